@@ -1,0 +1,352 @@
+/*
+ * libattn: attention for CPUs. The whole public interface.
+ *
+ * The mathematics (Dive into Deep Learning, eq. 11.5.1): for head i,
+ *
+ *     h_i = f(W_i^(q) q, W_i^(k) k, W_i^(v) v)   in R^{p_v}
+ *
+ * with W_i^(q) in R^{p_q x d_q}, W_i^(k) in R^{p_k x d_k}, W_i^(v) in R^{p_v x d_v} and f attention
+ * pooling over all key/value rows, sum_j softmax_j(a(q, k_j)) v_j. The score a is either
+ *
+ *     scaled dot product   a = scale * q.k                     (p_q = p_k; attn_sdpa)
+ *     additive (Bahdanau)  a = scale * w.tanh(A_q q + A_k k)   (attn_additive)
+ *
+ * Names used for sizes throughout: n_head, n_head_kv (heads of queries, of keys and values),
+ * n_q, n_kv (rows of queries, of keys and values), d_* (before projection), p_* (after it).
+ *
+ * Promises that hold for every function (docs/design.md says how they are kept):
+ *  - The bits of an output row depend on that row's inputs and the parameters only: not on the number
+ *    of threads, on other rows, on the batch or on how the rows were cut into calls. The AVX2, AVX-512
+ *    and NEON backends give the same bits as each other.
+ *  - Arguments are checked before anything is written. On an error the outputs are untouched and
+ *    attn_context_error() names the argument. Nothing is printed, nothing aborts.
+ *  - A row that sees no key gives 0 and a log-sum-exp of -inf. NaN or +inf in what a row sees gives NaN
+ *    in that row only; what a row does not see is never read into its sums.
+ *
+ * Threads: a context serves one call at a time. Different contexts may be used at the same time.
+ * Functions without a context argument may be called from any thread at any time.
+ *
+ * Structs whose first member is `size` grow with later versions: set it to sizeof the struct and zero
+ * what you do not use. Members that the caller's version lacks count as zero.
+ */
+#ifndef ATTN_H
+#define ATTN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define ATTN_API __attribute__((visibility("default")))
+#define ATTN_NODISCARD __attribute__((warn_unused_result))
+#else
+#define ATTN_API
+#define ATTN_NODISCARD
+#endif
+
+/* ---- Version, status, backends -------------------------------------------------------------------- */
+
+#define ATTN_VERSION_MAJOR 0
+#define ATTN_VERSION_MINOR 1
+#define ATTN_VERSION_PATCH 0
+
+/* Version of the library that runs, as "MAJOR.MINOR.PATCH"; the macros give the header's. */
+ATTN_API const char *attn_version(void);
+
+typedef enum attn_status {
+    ATTN_OK = 0,
+    ATTN_ERROR_ARGUMENT, /* a null pointer, an unknown enum value, a struct size of 0, a bad number */
+    ATTN_ERROR_SHAPE,    /* sizes that do not fit each other */
+    ATTN_ERROR_STRIDE,   /* strides or addresses that are not multiples of the element, or alias */
+    ATTN_ERROR_DTYPE,    /* an element type that this function does not take */
+    ATTN_ERROR_OVERLAP,  /* an output that shares memory with another argument */
+    ATTN_ERROR_OVERFLOW, /* sizes whose product in bytes does not fit the address space */
+    ATTN_ERROR_PACKED,   /* not packed weights, or packed by another version or for another backend */
+    ATTN_ERROR_BACKEND,  /* a backend that does not exist or that this machine cannot run */
+    ATTN_ERROR_SCRATCH,  /* the caller's scratch is too small */
+    ATTN_ERROR_MEMORY    /* the operating system gave no memory or no threads */
+} attn_status;
+
+/* Short name of a status, "ok" or for example "shape"; "unknown" for a value outside the enum. */
+ATTN_API const char *attn_status_name(attn_status status);
+
+/*
+ * The backends built into this library, best first; "scalar" is always the last.
+ * Writes up to n names and, for each, whether this machine can run it (1 or 0); either array may be
+ * NULL. Returns the number of backends built. The names live as long as the library.
+ */
+ATTN_API size_t attn_backend_list(const char **names, int *runnable, size_t n);
+
+/*
+ * The instruction-set features of this CPU that matter to the backends and that the operating system
+ * supports, space-separated. Writes at most bytes characters with the final zero; returns the length
+ * that the whole text needs without it (as snprintf does).
+ */
+ATTN_API size_t attn_cpu_features(char *text, size_t bytes);
+
+/* ---- Context --------------------------------------------------------------------------------------- */
+
+/* Work item `task` of [0, n_tasks), run by worker `worker` of [0, n_workers). */
+typedef void attn_task(void *arg, size_t task, size_t worker);
+
+/*
+ * The caller's thread pool. run() calls task(arg, i, worker) once for every i in [0, n_tasks), in any
+ * order, and returns when all have returned; no two calls that run at the same time may have the same
+ * worker. What a task is depends on shapes only, so the results do not depend on the executor.
+ */
+typedef struct attn_executor {
+    void (*run)(void *pool, size_t n_tasks, attn_task *task, void *arg);
+    void *pool;       /* passed to run() */
+    size_t n_workers; /* 1 or more */
+} attn_executor;
+
+typedef struct attn_options {
+    size_t size;                   /* sizeof(attn_options) */
+    const char *backend;           /* a name of attn_backend_list(); NULL: the environment variable
+                                      ATTN_BACKEND if set, otherwise the best one runnable */
+    size_t n_threads;              /* of the built-in pool (pthreadpool); 1: the caller's thread only;
+                                      0: as many as the CPUs this process may use */
+    const attn_executor *executor; /* the caller's pool instead of the built-in one (copied), or NULL */
+    void *scratch;                 /* the caller's scratch memory, or NULL: the context allocates its own.
+                                      Any alignment; the *_scratch() queries allow for it */
+    size_t scratch_bytes;          /* size of scratch */
+    char *error;                   /* where attn_context_create() puts the text of an error, or NULL */
+    size_t error_bytes;            /* size of error */
+} attn_options;
+
+/* A backend, an executor and scratch memory. */
+typedef struct attn_context attn_context;
+
+/*
+ * Creates a context. options may be NULL (all defaults). Its executor's pool and its scratch must
+ * outlive the context. Errors: ARGUMENT, BACKEND (unknown or unrunnable name: the text lists what is
+ * available), MEMORY. On an error *context is NULL.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_context_create(const attn_options *options, attn_context **context);
+
+/* Frees the context; NULL is allowed. After fork() the child may use the context (in the calling
+ * thread, the pool's threads being gone) and destroy it. */
+ATTN_API void attn_context_destroy(attn_context *context);
+
+/*
+ * Makes sure that the context owns at least `bytes` of scratch, so that calls whose *_scratch() query
+ * is at most that allocate nothing. Without it a context that owns its scratch grows it when a call
+ * needs more. Errors: ARGUMENT, SCRATCH (the scratch is the caller's and smaller), MEMORY.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_context_reserve(attn_context *context, size_t bytes);
+
+/* Text of the context's last error, naming the argument; "" when the last call succeeded. Valid until
+ * the next call with this context. */
+ATTN_API const char *attn_context_error(const attn_context *context);
+
+/* Name of the context's backend. */
+ATTN_API const char *attn_context_backend(const attn_context *context);
+
+/* Number of workers of the context's executor. */
+ATTN_API size_t attn_context_workers(const attn_context *context);
+
+/* ---- Tensors ---------------------------------------------------------------------------------------- */
+
+typedef enum attn_dtype {
+    ATTN_F32 = 0, /* IEEE binary32 */
+    ATTN_BOOL = 1 /* one byte: 0 is false, anything else is true (masks only) */
+} attn_dtype;
+
+/*
+ * A view of [batch, head, row, column] elements in the caller's memory. Element (b, h, r, c) lies at
+ * (char *)data + b*stride[0] + h*stride[1] + r*stride[2] + c*stride[3]. Strides are in bytes and may be
+ * anything (0 and negative ones too, in inputs), so [b, n, h, d] or [b, h, n, d] memory and a host's
+ * permuted views need no copy; but columns are contiguous: stride[3] is the element's size (any value
+ * is allowed where there is only one column). Addresses and strides are multiples of the element's
+ * size; no further alignment is needed. Sizes of 0 are allowed for batch and row.
+ */
+typedef struct attn_tensor {
+    void *data;
+    attn_dtype dtype;
+    size_t size[4];
+    ptrdiff_t stride[4];
+} attn_tensor;
+
+/* A contiguous [batch, head, row, column] tensor over data. */
+ATTN_API attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, size_t head,
+                                            size_t row, size_t column);
+
+/* ---- Projections: y = x W^T + b ---------------------------------------------------------------------- */
+
+/*
+ * Weights packed into the panels that the context's backend reads. Opaque, with a versioned header and
+ * without pointers inside: it can be written to a file and mapped again. The caller owns the memory.
+ */
+typedef struct attn_packed attn_packed;
+
+/* Bytes that attn_pack_linear() needs for w [1, 1, n, k] (n outputs, k inputs; data may be NULL here).
+ * Errors: ARGUMENT, SHAPE, DTYPE, OVERFLOW. */
+ATTN_API ATTN_NODISCARD attn_status attn_pack_linear_bytes(attn_context *context, const attn_tensor *w,
+                                                           size_t *bytes);
+
+/*
+ * Packs w [1, 1, n, k] f32 (row o holds the weights of output o; torch.nn.Linear's layout) and bias
+ * (n floats, or NULL for none) into memory, which must be 64-byte aligned and at least
+ * attn_pack_linear_bytes() long and must not overlap w or bias. *packed is then memory itself.
+ * Packing is exact. Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH (memory too
+ * small).
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_pack_linear(attn_context *context, const attn_tensor *w,
+                                                     const float *bias, void *memory, size_t bytes,
+                                                     const attn_packed **packed);
+
+/*
+ * Checks that memory (64-byte aligned; a mapped file, say) holds weights packed by this version for the
+ * context's backend, wholly inside its `bytes`, and gives them as *packed. AVX2 and NEON share one
+ * layout. Errors: ARGUMENT, STRIDE (alignment), PACKED.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_packed_open(attn_context *context, const void *memory,
+                                                     size_t bytes, const attn_packed **packed);
+
+/* Number of outputs (n) and inputs (k) of packed weights; either pointer may be NULL. */
+ATTN_API void attn_packed_shape(const attn_packed *packed, size_t *n, size_t *k);
+
+/*
+ * y = x W^T + b for every row: x [b, h, m, k], y [b, h, m, n], both f32. No scratch.
+ * y must not overlap x or the weights. Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW,
+ * PACKED.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_linear(attn_context *context, const attn_tensor *x,
+                                                const attn_packed *w, const attn_tensor *y);
+
+/* ---- What a query row sees, and how its scores are shaped ---------------------------------------------- */
+
+typedef enum attn_causal {
+    ATTN_CAUSAL_NONE = 0,
+    ATTN_CAUSAL_TOP_LEFT,    /* query row i sees keys j <= i */
+    ATTN_CAUSAL_BOTTOM_RIGHT /* query row i sees keys j <= i + n_kv - n_q (the sequence's own lengths,
+                                where given): the last query sees the last key */
+} attn_causal;
+
+/* Order of operations: scale, mask, softmax. A key is visible when all rules given here allow it. */
+typedef struct attn_scoring {
+    size_t size;              /* sizeof(attn_scoring) */
+    float scale;              /* of the scores; 0: 1/sqrt(p_k) for the dot product, 1 for additive */
+    attn_causal causal;
+    const size_t *q_lengths;  /* [batch] rows of each sequence, at most n_q, or NULL: n_q. Later rows are
+                                 padding: they see no key */
+    const size_t *kv_lengths; /* [batch] keys of each sequence, at most n_kv, or NULL: n_kv */
+    const attn_tensor *mask;  /* [batch or 1, n_head or 1, n_q or 1, n_kv or 1], broadcast where 1, or NULL.
+                                 ATTN_BOOL: false hides the key. ATTN_F32: added to the scaled score; -inf
+                                 hides the key */
+} attn_scoring;
+
+/* ---- Pooling of projected tensors ----------------------------------------------------------------------- */
+
+typedef struct attn_sdpa_args {
+    size_t size;                 /* sizeof(attn_sdpa_args) */
+    const attn_tensor *q;        /* [batch, n_head, n_q, p_k] f32 */
+    const attn_tensor *k;        /* [batch, n_head_kv, n_kv, p_k] f32; n_head is a multiple of n_head_kv and
+                                    query head i uses key/value head i / (n_head / n_head_kv) */
+    const attn_tensor *v;        /* [batch, n_head_kv, n_kv, p_v] f32 */
+    const attn_tensor *out;      /* [batch, n_head, n_q, p_v] f32, written */
+    const attn_scoring *scoring; /* NULL: every key visible, default scale */
+    const attn_tensor *lse;      /* [batch, n_head, n_q, 1] f32, written: natural log of the sum of
+                                    exponentials of the row's scores (-inf when it sees no key); or NULL */
+    const attn_tensor *weights;  /* [batch, n_head, n_q, n_kv] f32, written: the softmax weights, 0 where
+                                    not visible; for looking, not for speed; or NULL */
+} attn_sdpa_args;
+
+/*
+ * Scaled dot-product attention pooling, fused: never a matrix of n_q x n_kv in memory unless `weights`
+ * is given. Outputs must overlap neither inputs nor each other (compared by the span from each tensor's
+ * lowest to its highest byte). Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH, MEMORY.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_sdpa(attn_context *context, const attn_sdpa_args *args);
+
+/* Scratch bytes that attn_sdpa() needs for such args (data pointers may be NULL). Errors: as attn_sdpa. */
+ATTN_API ATTN_NODISCARD attn_status attn_sdpa_scratch(attn_context *context, const attn_sdpa_args *args,
+                                                      size_t *bytes);
+
+typedef struct attn_additive_args {
+    size_t size;                     /* sizeof(attn_additive_args) */
+    const attn_tensor *q;            /* [batch, n_head, n_q, p_q] f32 */
+    const attn_tensor *k;            /* [batch, n_head_kv, n_kv, p_k] f32 */
+    const attn_tensor *v;            /* [batch, n_head_kv, n_kv, p_v] f32 */
+    const attn_packed *const *a_q;   /* n_head matrices A_q (c x p_q), or NULL: q holds A_q q already, p_q = c */
+    const attn_packed *const *a_k;   /* n_head_kv matrices A_k (c x p_k), or NULL: k holds A_k k, p_k = c */
+    const attn_tensor *w;            /* [1, n_head or 1, 1, c] f32 */
+    const attn_tensor *out;          /* as in attn_sdpa_args, from here on */
+    const attn_scoring *scoring;
+    const attn_tensor *lse;
+    const attn_tensor *weights;
+} attn_additive_args;
+
+/* Additive attention pooling (Bahdanau et al., 2015): a = scale * w.tanh(A_q q + A_k k). As attn_sdpa
+ * in everything else. Errors: as attn_sdpa, and PACKED. */
+ATTN_API ATTN_NODISCARD attn_status attn_additive(attn_context *context, const attn_additive_args *args);
+
+/* Scratch bytes that attn_additive() needs. Errors: as attn_additive. */
+ATTN_API ATTN_NODISCARD attn_status attn_additive_scratch(attn_context *context,
+                                                          const attn_additive_args *args, size_t *bytes);
+
+/* ---- Whole heads (eq. 11.5.1) ------------------------------------------------------------------------------ */
+
+typedef enum attn_pooling { ATTN_POOLING_DOT = 0, ATTN_POOLING_ADDITIVE = 1 } attn_pooling;
+
+/*
+ * The weights of all heads of a layer. Every head has matrices of its own; they are stacked, head after
+ * head, in one packed matrix each: rows [i*p_q, (i+1)*p_q) of w_q are W_i^(q). p_q, p_k and p_v follow
+ * from the shapes and need not be related to each other, nor to d_q, d_k and d_v (dot-product pooling
+ * needs p_q = p_k). Biases are packed with the matrices.
+ */
+typedef struct attn_weights {
+    size_t size;                   /* sizeof(attn_weights) */
+    size_t n_head, n_head_kv;      /* n_head is a multiple of n_head_kv */
+    const attn_packed *w_q;        /* n_head*p_q x d_q */
+    const attn_packed *w_k;        /* n_head_kv*p_k x d_k */
+    const attn_packed *w_v;        /* n_head_kv*p_v x d_v */
+    const attn_packed *w_o;        /* p_o x n_head*p_v, or NULL: attn_multihead gives [h_1; ...; h_h];
+                                      attn_head does not read it */
+    attn_pooling pooling;
+    const attn_packed *const *a_q; /* additive pooling, as in attn_additive_args: n_head matrices or NULL, */
+    const attn_packed *const *a_k; /* n_head_kv matrices or NULL, */
+    const attn_tensor *w_a;        /* [1, n_head or 1, 1, c] */
+} attn_weights;
+
+typedef struct attn_head_args {
+    size_t size;                 /* sizeof(attn_head_args) */
+    const attn_weights *weights;
+    size_t head;                 /* attn_head: i in [0, n_head); attn_multihead does not read it */
+    const attn_tensor *q;        /* [batch, 1, n_q, d_q] f32 */
+    const attn_tensor *k;        /* [batch, 1, n_kv, d_k] f32; q, k and v may be the same tensor */
+    const attn_tensor *v;        /* [batch, 1, n_kv, d_v] f32 */
+    const attn_tensor *out;      /* attn_head: h_i [batch, 1, n_q, p_v]; attn_multihead: [batch, 1, n_q, p_o],
+                                    or without w_o [batch, 1, n_q, n_head*p_v]; f32, written */
+    const attn_scoring *scoring; /* its mask's head dimension counts n_head for both functions; or NULL */
+    const attn_tensor *lse;      /* attn_head: [batch, 1, n_q, 1]; attn_multihead: [batch, n_head, n_q, 1];
+                                    or NULL */
+    const attn_tensor *attention; /* attn_head: [batch, 1, n_q, n_kv]; attn_multihead: [batch, n_head, n_q,
+                                    n_kv]: the softmax weights, for looking; or NULL */
+} attn_head_args;
+
+/*
+ * One head, end to end: h_i = f(W_i^(q) q, W_i^(k) k, W_i^(v) v) for every query row. The same bits as
+ * head i of attn_multihead without w_o. Overlap rule and errors: as attn_sdpa, and PACKED.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_head(attn_context *context, const attn_head_args *args);
+
+/* Scratch bytes that attn_head() needs. Errors: as attn_head. */
+ATTN_API ATTN_NODISCARD attn_status attn_head_scratch(attn_context *context, const attn_head_args *args,
+                                                      size_t *bytes);
+
+/* All heads, and o = W_o [h_1; ...; h_h] where w_o is given. Otherwise as attn_head. */
+ATTN_API ATTN_NODISCARD attn_status attn_multihead(attn_context *context, const attn_head_args *args);
+
+/* Scratch bytes that attn_multihead() needs. Errors: as attn_multihead. */
+ATTN_API ATTN_NODISCARD attn_status attn_multihead_scratch(attn_context *context,
+                                                           const attn_head_args *args, size_t *bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,22 @@
+/* Additive scores inside the library: the features A_q q and A_k k, once for every row. */
+#ifndef ATTN_ADDITIVE_H
+#define ATTN_ADDITIVE_H
+
+#include "pack.h"
+#include "tensor.h"
+
+/* Matrices applied to the heads of x: one for each head, or none (then x holds the features already). */
+struct attn_features {
+    const attn_packed *const *a; /* n_head matrices c x p, or NULL */
+    attn_tensor view;            /* the features [batch, head, row, c]: x itself, or memory of scratch */
+    size_t bytes;                /* of that memory; 0 for none */
+};
+
+/* Checks the matrices against x [batch, head, row, p] and sizes the features; view.data is still NULL. */
+attn_status attn_features_plan(attn_context *c, const char *name, const attn_packed *const *a, const attn_tensor *x,
+                               struct attn_features *f);
+
+/* Computes the features in `memory` (f->bytes, aligned to ATTN_ALIGN). */
+void attn_features_run(attn_context *c, struct attn_features *f, const attn_tensor *x, void *memory);
+
+#endif

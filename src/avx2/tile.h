@@ -1,0 +1,27 @@
+/* AVX2: sizes of the register tiles and blocks, with their reasons. 16 registers of 8 floats. */
+#ifndef ATTN_TILE_H
+#define ATTN_TILE_H
+
+enum {
+    /* y = x W^T: 6 rows x 2 vectors. 12 accumulators cover the FMA latency (4 cycles, 2 a cycle); + 2 of
+     * the panel + 1 broadcast = 15 registers. */
+    LINEAR_MR = 6,
+    LINEAR_NV = 2,
+    LINEAR_NR = 16, /* LINEAR_NV vectors: the panel width */
+
+    /* S^T = K Q^T: 4 keys x 3 vectors of queries. 12 accumulators + 3 of q + 1 broadcast = 16. */
+    QK_KEYS = 4,
+    /* O^T = V^T P^T: 4 columns of v x 3 vectors of queries; the same budget. */
+    PV_COLS = 4,
+    POOL_NV = 3,
+
+    /* Keys whose probabilities wait for P V: 128 x 24 floats = 12 KiB, so that they, the V rows and the
+     * outputs of a strip share L1. A multiple of ATTN_KEY_TILE. */
+    POOL_KEYS = 128
+};
+
+_Static_assert(LINEAR_MR * LINEAR_NV + LINEAR_NV + 1 <= 16, "linear: registers");
+_Static_assert(QK_KEYS * POOL_NV + POOL_NV + 1 <= 16, "QK: registers");
+_Static_assert(PV_COLS * POOL_NV + POOL_NV + 1 <= 16, "PV: registers");
+
+#endif

@@ -1,0 +1,27 @@
+/* AVX-512: sizes of the register tiles and blocks, with their reasons. 32 registers of 16 floats. */
+#ifndef ATTN_TILE_H
+#define ATTN_TILE_H
+
+enum {
+    /* y = x W^T: 6 rows x 4 vectors. 24 accumulators + 4 of the panel + 1 broadcast = 29 registers. Six
+     * rows of x also stay clear of L1 set conflicts at power-of-two strides, so x needs no packing. */
+    LINEAR_MR = 6,
+    LINEAR_NV = 4,
+    LINEAR_NR = 64, /* LINEAR_NV vectors: the panel width */
+
+    /* S^T = K Q^T: 8 keys x 3 vectors of queries. 24 accumulators + 3 of q + 1 broadcast = 28. */
+    QK_KEYS = 8,
+    /* O^T = V^T P^T: 8 columns of v x 3 vectors of queries; the same budget. */
+    PV_COLS = 8,
+    POOL_NV = 3,
+
+    /* Keys whose probabilities wait for P V: 256 x 48 floats = 48 KiB; the loads and stores of the output
+     * accumulators are then 1/256 of the products. A multiple of ATTN_KEY_TILE. */
+    POOL_KEYS = 256
+};
+
+_Static_assert(LINEAR_MR * LINEAR_NV + LINEAR_NV + 1 <= 32, "linear: registers");
+_Static_assert(QK_KEYS * POOL_NV + POOL_NV + 1 <= 32, "QK: registers");
+_Static_assert(PV_COLS * POOL_NV + POOL_NV + 1 <= 32, "PV: registers");
+
+#endif

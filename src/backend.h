@@ -1,0 +1,120 @@
+/*
+ * The contract between the plan (the C files of src/: validation, visibility, tiles, scratch) and a backend (one
+ * folder of src/ per instruction set: arithmetic). A backend is one const struct; its slots never
+ * allocate, lock, fail or keep state, and every slot is filled. Strides here are in elements.
+ */
+#ifndef ATTN_BACKEND_H
+#define ATTN_BACKEND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* No backend packs more rows than this into one block (struct attn_pool_task has arrays of it). */
+#define ATTN_ROWS_MAX 64
+/* Panels are a multiple of this wide, so that any backend's vectors divide them. */
+#define ATTN_PANEL_UNIT 16
+/* Alignment of scratch and packed memory. */
+#define ATTN_ALIGN 64
+
+/*
+ * y[i][o] = bias[o] + sum_k x[i][k] w[o][k] for rows [0, m) and outputs [o0, o1), canonical order.
+ * panels: panel p holds outputs [p*nr, (p+1)*nr) as [k][width], width = nr, but the last panel's is the
+ * number of its outputs rounded up to ATTN_PANEL_UNIT, zero-filled; panel p starts p*nr*k floats in.
+ * bias: as wide as the panels together, zero-filled, or NULL.
+ * o0 is a multiple of nr, o1 another one or n; y points at the element for output o0. Exactly m x (o1 - o0) floats of y are
+ * written and exactly m x k of x are read. y overlaps nothing. x, y: any alignment. m, k >= 1, o1 > o0.
+ */
+struct attn_linear_task {
+    const float *x;
+    ptrdiff_t x_row;
+    float *y;
+    ptrdiff_t y_row;
+    size_t m, k;
+    const float *panels;
+    const float *bias;
+    size_t n;      /* outputs of the whole matrix */
+    size_t o0, o1; /* the ones to compute */
+};
+typedef void attn_linear_fn(const struct attn_linear_task *task);
+
+enum attn_score_kind { ATTN_SCORE_DOT, ATTN_SCORE_ADDITIVE };
+enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32 };
+
+/*
+ * Attention pooling of one block of query rows over a range of keys, in the canonical order of order.h.
+ *
+ * Rows are query-major, the heads of a group inside: with i = first + r, row r of the block is query
+ * i / group and head i % group, and the address of its query, output, log-sum-exp, mask and weights is
+ * base + (i / group) * _row + (i % group) * _head.
+ * Row r sees key j iff lo[r] <= j < hi[r] and the mask (if any) allows it; lo >= hi: it sees none.
+ * No key outside [min lo, max hi) of the rows, no row >= n_rows, and nothing beyond the sizes given here
+ * is read. A hidden key's score and value do not enter any sum.
+ *
+ * Two forms. Whole (part == NULL): all keys, then out, and lse and weights if given.
+ * Part (part != NULL): the keys of chunk `chunk` only (which may hold none that the block sees), and the
+ * partial result to part, for the merge slot: at most (d_v + 2) * (n_rows rounded up to ATTN_PANEL_UNIT)
+ * floats, in the backend's own arrangement. Only backends with splits != 0 are asked for parts.
+ *
+ * out, lse, weights overlap nothing else. scratch: pool_scratch() bytes, aligned to ATTN_ALIGN, contents
+ * undefined before and after.
+ */
+struct attn_pool_task {
+    enum attn_score_kind score;
+    size_t n_rows, group, first; /* 1 <= n_rows <= the backend's pool_rows; first < group */
+    const float *q;
+    ptrdiff_t q_row, q_head;
+    const float *k; /* the key/value head's row 0 */
+    ptrdiff_t k_row;
+    const float *v;
+    ptrdiff_t v_row;
+    size_t d_k, d_v; /* d_k: length of a row of q and k (additive: c) */
+    size_t n_kv;
+    const float *w; /* additive: w of head 0 of the group, c floats; next head's at + w_head */
+    ptrdiff_t w_head;
+    float scale;
+    enum attn_mask_kind mask_kind;
+    const void *mask; /* uint8_t or float; strides in elements of it, 0 where broadcast */
+    ptrdiff_t mask_row, mask_head, mask_key;
+    float *out;
+    ptrdiff_t out_row, out_head;
+    float *lse; /* or NULL */
+    ptrdiff_t lse_row, lse_head;
+    float *weights; /* n_kv floats a row, contiguous; or NULL */
+    ptrdiff_t weights_row, weights_head;
+    float *part; /* or NULL */
+    size_t chunk;
+    void *scratch;
+    size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX];
+};
+typedef void attn_pool_fn(const struct attn_pool_task *task);
+
+/* Scratch bytes of the pool slot for any block of at most pool_rows rows. */
+typedef size_t attn_pool_scratch_fn(enum attn_score_kind score, size_t d_k, size_t d_v);
+
+/*
+ * Merges the parts of n_chunks >= 1 chunks of one block, in ascending order, and finishes the rows: reads
+ * chunk c's at task->part + c * stride (and overwrites it), writes task's out and lse. Uses of task only
+ * n_rows, group, first, d_v, out*, lse* and part. Ascending from the first chunk the block sees; a part of a chunk
+ * that the block does not see changes nothing.
+ */
+typedef void attn_merge_fn(const struct attn_pool_task *task, size_t n_chunks, size_t stride);
+
+struct attn_backend {
+    const char *name;
+    uint32_t requires;   /* bits of cpu.h */
+    uint32_t layout;     /* of packed weights: their panel width nr */
+    size_t linear_rows;  /* height of the register tile: the plan cuts rows at multiples of it */
+    size_t pool_rows;    /* rows of a full block */
+    int splits;          /* pool takes parts */
+    attn_linear_fn *linear;
+    attn_pool_fn *pool;
+    attn_merge_fn *merge;
+    attn_pool_scratch_fn *pool_scratch;
+};
+
+extern const struct attn_backend attn_backend_scalar;
+extern const struct attn_backend attn_backend_avx2;
+extern const struct attn_backend attn_backend_avx512;
+extern const struct attn_backend attn_backend_neon;
+
+#endif

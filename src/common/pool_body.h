@@ -1,0 +1,350 @@
+/*
+ * The pool and merge slots: fused attention with the online softmax of order.h. One instantiation a
+ * number of vectors of rows (nv, a constant at each call); the micro-kernels are inlined in it.
+ */
+#ifndef ATTN_POOL_BODY_H
+#define ATTN_POOL_BODY_H
+
+#include "pool_tile.h"
+
+/* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */
+struct pool_pending {
+    size_t from, to, row;
+    int hides; /* some row does not see some of these keys */
+};
+
+/* o = fma(p, v, o) over the pending keys. */
+ATTN_INLINE void pool_pv(const struct pool_block *b, int nv, const struct pool_pending *w, float *o) {
+    const struct attn_pool_task *t = b->t;
+    const float *v = t->v + (ptrdiff_t)w->from * t->v_row, *p = b->p + w->row * b->lanes;
+    const size_t keys = w->to - w->from;
+    size_t c = 0;
+    for (; c + PV_COLS <= t->d_v; c += PV_COLS) uk_pv(PV_COLS, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
+    if (PV_COLS > 4 && c + 4 <= t->d_v) {
+        uk_pv(4, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
+        c += 4;
+    }
+    if (PV_COLS > 2 && c + 2 <= t->d_v) {
+        uk_pv(2, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
+        c += 2;
+    }
+    if (c < t->d_v) uk_pv(1, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
+}
+
+/* The same where a hidden key's probability has its sign bit set: its value must not be touched by
+ * arithmetic (0 * NaN is NaN). */
+static void pool_pv_hiding(const struct pool_block *b, const struct pool_pending *w, float *o) {
+    enum { COLS = 4 };
+    const struct attn_pool_task *t = b->t;
+    const size_t keys = w->to - w->from;
+    for (size_t c = 0; c < t->d_v; c += COLS) {
+        const size_t cols = pool_min(t->d_v - c, COLS);
+        for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+            vf32 a[COLS];
+            for (size_t i = 0; i < COLS; i++) a[i] = i < cols ? v_load(o + (c + i) * b->lanes + lane) : v_zero();
+            for (size_t j = 0; j < keys; j++) {
+                const float *v = t->v + (ptrdiff_t)(w->from + j) * t->v_row + c;
+                const vf32 p = v_load(b->p + (w->row + j) * b->lanes + lane);
+                const vmask hidden = v_sign(p);
+                ATTN_UNROLL for (size_t i = 0; i < COLS; i++) {
+                    const vf32 x = v_set1(v[i < cols ? i : 0]);
+                    a[i] = v_select(hidden, a[i], v_fma(p, x, a[i]));
+                }
+            }
+            for (size_t i = 0; i < cols; i++) v_store(o + (c + i) * b->lanes + lane, a[i]);
+        }
+    }
+}
+
+/* P V of what is pending up to key j; what follows starts there. */
+ATTN_INLINE void pool_flush(const struct pool_block *b, int nv, struct pool_pending *w, size_t j, float *o) {
+    w->to = j;
+    if (w->to > w->from) {
+        if (w->hides)
+            pool_pv_hiding(b, w, o);
+        else
+            pool_pv(b, nv, w, o);
+        w->row += w->to - w->from;
+        w->from = w->to;
+    }
+}
+
+/* Rows whose x exceeds their maximum by more than ATTN_RESCALE take it: l and o are scaled to it. */
+static void pool_rescale(const struct pool_block *b, struct pool_state *st, size_t lane, vf32 x) {
+    const vf32 m = v_load(st->m + lane), lowest = v_set1(-FLT_MAX);
+    const vmask moves = v_lt(v_add(m, v_set1(ATTN_RESCALE)), x);
+    /* before the first visible key l and o are 0 and stay it: a factor of 1 avoids 0 * inf */
+    vf32 f = v_select(moves, v_exp2(v_sub(m, x)), v_set1(1.0f));
+    f = v_select(v_lt(m, lowest), v_set1(1.0f), f);
+    v_store(st->m + lane, v_select(moves, x, m));
+    v_store(st->l + lane, v_mul(v_load(st->l + lane), f));
+    for (size_t c = 0; c < b->t->d_v; c++) {
+        float *o = st->o + c * b->lanes + lane;
+        v_store(o, v_mul(v_load(o), f));
+    }
+}
+
+/* Scores to probabilities in place, and their sum to l. */
+ATTN_INLINE void pool_softmax(const struct pool_block *b, struct pool_state *st, size_t lane, int hides, float *s) {
+    const vf32 lowest = v_set1(-FLT_MAX), hidden = v_set1(-0.0f);
+    const vf32 m0 = v_load(st->m + lane), m = v_select(v_lt(m0, lowest), v_zero(), m0);
+    vf32 sum[4];
+    for (int g = 0; g < 4; g++) {
+        vf32 e[4];
+        for (int i = 0; i < 4; i++) {
+            float *at = s + (size_t)(4 * g + i) * b->lanes + lane;
+            const vf32 x = v_load(at);
+            if (hides)
+                e[i] = v_select(v_lt(x, lowest), hidden, v_exp2(v_sub(x, m)));
+            else
+                e[i] = v_exp2(v_sub(v_max(lowest, x), m));
+            v_store(at, e[i]);
+        }
+        sum[g] = v_add(v_add(e[0], e[1]), v_add(e[2], e[3]));
+    }
+    v_store(st->l + lane, v_add(v_load(st->l + lane), v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))));
+}
+
+/* Scores of keys [j, j + n) of the tile at j0 <= j into its 16 rows s; rows outside are -inf. */
+ATTN_INLINE void pool_scores(const struct pool_block *b, int nv, size_t j0, size_t j, size_t n, int hides,
+                             float first, float *s) {
+    const size_t skip = j - j0;
+    if (b->t->score == ATTN_SCORE_DOT)
+        pool_scores_dot(b, nv, j, n, s + skip * b->lanes);
+    else
+        pool_scores_additive(b, j, n, s + skip * b->lanes);
+    if (!hides) return;
+    for (size_t i = 0; i < ATTN_KEY_TILE; i++)
+        if (i < skip || i >= skip + n) memset(s + i * b->lanes, 0, b->lanes * sizeof *s);
+    pool_hide(b, j0, skip + n, first, s);
+}
+
+/* The part of a chunk that the block sees, and where all its rows see all keys. */
+struct pool_range {
+    size_t lo, hi;           /* some row sees a key of [lo, hi) only */
+    size_t full_lo, full_hi; /* every row's range holds [full_lo, full_hi) */
+};
+
+static struct pool_range pool_range_of(const struct attn_pool_task *t) {
+    struct pool_range r = {SIZE_MAX, 0, 0, SIZE_MAX};
+    for (size_t i = 0; i < t->n_rows; i++) {
+        if (t->lo[i] < t->hi[i]) {
+            r.lo = pool_min(r.lo, t->lo[i]);
+            r.hi = pool_max(r.hi, t->hi[i]);
+        }
+        r.full_lo = pool_max(r.full_lo, t->lo[i]);
+        r.full_hi = pool_min(r.full_hi, t->lo[i] < t->hi[i] ? t->hi[i] : 0);
+    }
+    if (r.lo > r.hi) r.lo = r.hi = 0;
+    return r;
+}
+
+ATTN_INLINE int pool_hides(const struct attn_pool_task *t, const struct pool_range *r, size_t j0) {
+    return t->mask_kind != ATTN_MASK_NONE || j0 < r->full_lo || j0 + ATTN_KEY_TILE > r->full_hi;
+}
+
+/* Each lane's visible range in floats relative to the chunk at `base`. */
+static void pool_lane_ranges(const struct pool_block *b, size_t base) {
+    for (size_t lane = 0; lane < b->lanes; lane++) {
+        const size_t row = pool_row(b->t, lane), lo = b->t->lo[row], hi = b->t->hi[row];
+        const size_t from = lo > base ? pool_min(lo - base, ATTN_CHUNK) : 0;
+        const size_t end = hi > base ? pool_min(hi - base, ATTN_CHUNK) : 0;
+        b->lo[lane] = (float)from;
+        b->last[lane] = (float)end - 1.0f;
+    }
+}
+
+/* The state of one chunk, from nothing. */
+ATTN_INLINE void pool_chunk(const struct pool_block *b, int nv, const struct pool_range *r, size_t chunk,
+                            struct pool_state *st) {
+    const struct attn_pool_task *t = b->t;
+    const size_t base = chunk * ATTN_CHUNK, lanes = b->lanes;
+    const size_t lo = pool_max(base, r->lo), hi = pool_min(base + ATTN_CHUNK, r->hi);
+    for (size_t lane = 0; lane < lanes; lane += VF32_N) {
+        v_store(st->m + lane, v_set1(-INFINITY));
+        v_store(st->l + lane, v_zero());
+    }
+    memset(st->o, 0, t->d_v * lanes * sizeof *st->o);
+    pool_lane_ranges(b, base);
+
+    struct pool_pending pending = {.from = lo, .to = lo, .row = lo % ATTN_KEY_TILE};
+    size_t row = 0; /* of p, for the tile */
+    for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
+        const size_t j = pool_max(j0, lo), end = pool_min(j0 + ATTN_KEY_TILE, hi);
+        const int hides = pool_hides(t, r, j0);
+        if (hides != pending.hides || row == POOL_KEYS) {
+            pool_flush(b, nv, &pending, j, st->o);
+            pending.hides = hides;
+            if (row == POOL_KEYS) pending.row = row = 0;
+        }
+        float *s = b->p + row * lanes;
+        pool_scores(b, nv, j0, j, end - j, hides, (float)(j0 - base), s);
+        for (size_t lane = 0; lane < lanes; lane += VF32_N) {
+            vf32 x = v_set1(-FLT_MAX);
+            if (hides) x = v_set1(-INFINITY);
+            for (size_t i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + i * lanes + lane));
+            if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(st->m + lane), v_set1(ATTN_RESCALE)), x)))) {
+                pool_flush(b, nv, &pending, j, st->o);
+                pool_rescale(b, st, lane, x);
+            }
+            pool_softmax(b, st, lane, hides, s);
+        }
+    }
+    pool_flush(b, nv, &pending, hi, st->o);
+}
+
+/* a = merge of a and b, a's keys before b's. */
+static void pool_merge(size_t lanes, size_t d_v, struct pool_state *a, const struct pool_state *b) {
+    const vf32 half = v_set1(0.5f);
+    for (size_t lane = 0; lane < lanes; lane += VF32_N) {
+        const vf32 ma = v_load(a->m + lane), mb = v_load(b->m + lane), m = v_max(ma, mb);
+        /* l is 0 where nothing was seen, at least 1 where something was, or NaN (and m may then be -inf) */
+        const vmask no_a = v_lt(v_load(a->l + lane), half), no_b = v_lt(v_load(b->l + lane), half);
+        const vf32 fa = v_exp2(v_sub(ma, m)), fb = v_exp2(v_sub(mb, m));
+        v_store(a->m + lane, m);
+        for (size_t c = 0; c <= d_v; c++) { /* the last one is l */
+            float *pa = (c < d_v ? a->o + c * lanes : a->l) + lane;
+            const float *pb = (c < d_v ? b->o + c * lanes : b->l) + lane;
+            const vf32 xa = v_load(pa), xb = v_load(pb);
+            const vf32 x = v_fma(xb, fb, v_mul(xa, fa));
+            v_store(pa, v_select(no_b, xa, v_select(no_a, xb, x)));
+        }
+    }
+}
+
+/* out = o / l and the log-sum-exp; leaves 1/l in l. */
+static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct pool_state *st) {
+    const vf32 lowest = v_set1(-FLT_MAX);
+    for (size_t lane = 0; lane < lanes; lane += VF32_N) {
+        const vf32 m = v_load(st->m + lane), l = v_load(st->l + lane);
+        const vf32 inv = v_select(v_lt(m, lowest), v_zero(), v_div(v_set1(1.0f), l));
+        const size_t rows = lane < t->n_rows ? pool_min(t->n_rows - lane, VF32_N) : 0;
+        float lse[VF32_N];
+        v_store(lse, v_mul(v_add(m, v_log2(l)), v_set1(ATTN_LN2)));
+        v_store(st->l + lane, inv);
+        for (size_t i = 0; t->lse && i < rows; i++)
+            t->lse[pool_offset(t, lane + i, t->lse_row, t->lse_head)] = lse[i];
+        for (size_t c = 0; c < t->d_v; c += VF32_N) {
+            const size_t left = pool_min(t->d_v - c, VF32_N);
+            vf32 r[VF32_N];
+            for (size_t i = 0; i < VF32_N; i++)
+                r[i] = i < left ? v_mul(v_load(st->o + (c + i) * lanes + lane), inv) : v_zero();
+            v_transpose(r);
+            for (size_t i = 0; i < rows; i++)
+                v_store_tail(t->out + pool_offset(t, lane + i, t->out_row, t->out_head) + c, r[i], left);
+        }
+    }
+}
+
+/* The softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
+ATTN_INLINE void pool_weights(const struct pool_block *b, int nv, const struct pool_range *r, const struct pool_state *st) {
+    const struct attn_pool_task *t = b->t;
+    const vf32 lowest = v_set1(-FLT_MAX);
+    for (size_t row = 0; row < t->n_rows; row++)
+        memset(t->weights + pool_offset(t, row, t->weights_row, t->weights_head), 0, t->n_kv * sizeof(float));
+    for (size_t j0 = r->lo - r->lo % ATTN_KEY_TILE; j0 < r->hi; j0 += ATTN_KEY_TILE) {
+        const size_t j = pool_max(j0, r->lo), end = pool_min(j0 + ATTN_KEY_TILE, r->hi);
+        const size_t base = j0 / ATTN_CHUNK * ATTN_CHUNK;
+        if (base == j0 || j0 <= r->lo) pool_lane_ranges(b, base);
+        const int hides = pool_hides(t, r, j0);
+        pool_scores(b, nv, j0, j, end - j, hides, (float)(j0 - base), b->p);
+        for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+            const vf32 m = v_load(st->m + lane), inv = v_load(st->l + lane);
+            for (size_t i = j - j0; i < end - j0; i++) {
+                float *at = b->p + i * b->lanes + lane;
+                const vf32 x = v_load(at), w = v_mul(v_exp2(v_sub(v_max(lowest, x), m)), inv);
+                v_store(at, hides ? v_select(v_lt(x, lowest), v_zero(), w) : w);
+            }
+        }
+        for (size_t row = 0; row < t->n_rows; row++) {
+            float *to = t->weights + pool_offset(t, row, t->weights_row, t->weights_head);
+            for (size_t i = j - j0; i < end - j0; i++) to[j0 + i] = b->p[i * b->lanes + row];
+        }
+    }
+}
+
+ATTN_INLINE float *pool_take(float **at, size_t floats) {
+    float *p = *at;
+    *at += (floats + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
+    return p;
+}
+
+static struct pool_state pool_state_at(float **at, size_t lanes, size_t d_v) {
+    struct pool_state st;
+    st.m = pool_take(at, lanes);
+    st.l = pool_take(at, lanes);
+    st.o = pool_take(at, d_v * lanes);
+    return st;
+}
+
+static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d_v) {
+    const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
+    const size_t rows = d_k * (score == ATTN_SCORE_ADDITIVE ? 2 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
+    return rows * lanes * sizeof(float);
+}
+
+ATTN_INLINE void pool_block_run(const struct attn_pool_task *t, int nv) {
+    struct pool_block b = {.t = t, .lanes = (size_t)nv * VF32_N};
+    float *at = t->scratch;
+    const int additive = t->score == ATTN_SCORE_ADDITIVE;
+    const vf32 c = v_set1(t->scale * ATTN_LOG2E);
+    b.q = pool_take(&at, t->d_k * b.lanes);
+    b.w = additive ? pool_take(&at, t->d_k * b.lanes) : NULL;
+    b.lo = pool_take(&at, b.lanes);
+    b.last = pool_take(&at, b.lanes);
+    b.p = pool_take(&at, POOL_KEYS * b.lanes);
+    b.bias = pool_take(&at, ATTN_KEY_TILE * b.lanes);
+    struct pool_state all = pool_state_at(&at, b.lanes, t->d_v), one = pool_state_at(&at, b.lanes, t->d_v);
+    const struct pool_range r = pool_range_of(t);
+
+    pool_pack(t, b.lanes, t->d_k, t->q, t->q_row, t->q_head, additive ? v_set1(1.0f) : c, b.q);
+    if (additive) pool_pack(t, b.lanes, t->d_k, t->w, 0, t->w_head, c, b.w);
+
+    if (t->part) {
+        float *part = t->part;
+        struct pool_state st = pool_state_at(&part, b.lanes, t->d_v);
+        pool_chunk(&b, nv, &r, t->chunk, &st);
+        return;
+    }
+    size_t chunk = r.lo / ATTN_CHUNK;
+    pool_chunk(&b, nv, &r, chunk, &all);
+    for (chunk++; chunk * ATTN_CHUNK < r.hi; chunk++) {
+        pool_chunk(&b, nv, &r, chunk, &one);
+        pool_merge(b.lanes, t->d_v, &all, &one);
+    }
+    pool_finish(t, b.lanes, &all);
+    if (t->weights) pool_weights(&b, nv, &r, &all);
+}
+
+/* One function a variant. A body that has fewer vectors of rows than 4 gets copies that are never called. */
+#define POOL_VARIANT(n) \
+    ATTN_NOINLINE void pool_block_##n(const struct attn_pool_task *t) { pool_block_run(t, (n) <= POOL_NV ? n : 1); }
+POOL_VARIANT(1)
+POOL_VARIANT(2)
+POOL_VARIANT(3)
+POOL_VARIANT(4)
+
+ATTN_INLINE size_t pool_vectors(const struct attn_pool_task *t) { return (t->n_rows + VF32_N - 1) / VF32_N; }
+
+static void pool_body(const struct attn_pool_task *t) {
+    switch (pool_vectors(t)) {
+    case 1: pool_block_1(t); break;
+    case 2: pool_block_2(t); break;
+    case 3: pool_block_3(t); break;
+    default: pool_block_4(t); break;
+    }
+}
+
+static void pool_merge_body(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    const size_t lanes = pool_vectors(t) * VF32_N;
+    float *at = t->part;
+    struct pool_state all = pool_state_at(&at, lanes, t->d_v);
+    for (size_t chunk = 1; chunk < n_chunks; chunk++) {
+        at = t->part + chunk * stride;
+        const struct pool_state one = pool_state_at(&at, lanes, t->d_v);
+        pool_merge(lanes, t->d_v, &all, &one);
+    }
+    pool_finish(t, lanes, &all);
+}
+
+#endif

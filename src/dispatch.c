@@ -1,0 +1,61 @@
+#include "dispatch.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attn/attn.h"
+#include "config.h"
+#include "cpu.h"
+
+/* Best first; the first one that runs is the default. */
+static const struct attn_backend *const backends[] = {
+#if HAVE_AVX512
+    &attn_backend_avx512,
+#endif
+#if HAVE_AVX2
+    &attn_backend_avx2,
+#endif
+#if HAVE_NEON
+    &attn_backend_neon,
+#endif
+    &attn_backend_scalar,
+};
+enum { N_BACKENDS = sizeof backends / sizeof *backends };
+
+static int runnable(const struct attn_backend *b) { return (b->requires & ~attn_cpu_bundles()) == 0; }
+
+size_t attn_backend_list(const char **names, int *can_run, size_t n) {
+    for (size_t i = 0; i < n && i < N_BACKENDS; i++) {
+        if (names) names[i] = backends[i]->name;
+        if (can_run) can_run[i] = runnable(backends[i]);
+    }
+    return N_BACKENDS;
+}
+
+static void say_unavailable(const char *name, const char *origin, int known, char *text, size_t bytes) {
+    char list[128];
+    size_t n = 0;
+    for (size_t i = 0; i < N_BACKENDS; i++)
+        if (runnable(backends[i]))
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", backends[i]->name);
+    snprintf(text, bytes, "%s: backend \"%.40s\" %s; available here: %s", origin, name,
+             known ? "cannot run on this machine" : "does not exist", list);
+}
+
+const struct attn_backend *attn_backend_find(const char *name, char *text, size_t bytes) {
+    const char *origin = "options.backend";
+    if (!name) {
+        name = secure_getenv("ATTN_BACKEND");
+        origin = "ATTN_BACKEND";
+        if (name && !*name) name = NULL;
+    }
+    int known = 0;
+    for (size_t i = 0; i < N_BACKENDS; i++) {
+        const int match = !name || strcmp(name, backends[i]->name) == 0;
+        if (match && runnable(backends[i])) return backends[i];
+        known |= match;
+    }
+    say_unavailable(name, origin, known, text, bytes);
+    return NULL;
+}

@@ -1,0 +1,127 @@
+#include "linear.h"
+
+#include "tensor.h"
+
+/* A rows x outputs grid of tasks for each element of two outer loops. */
+struct job {
+    const struct attn_backend *backend;
+    const float *x;
+    float *y;
+    const attn_packed *w;
+    ptrdiff_t x_stride[2], y_stride[2], x_row, y_row; /* outer, inner; row */
+    size_t n_inner, m, o0, o1;
+    size_t row_blocks, rows, column_blocks, columns; /* of a task */
+};
+
+static size_t min(size_t a, size_t b) { return a < b ? a : b; }
+static size_t max(size_t a, size_t b) { return a > b ? a : b; }
+static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
+
+static void run_task(void *arg, size_t index, size_t worker) {
+    const struct job *j = arg;
+    (void)worker;
+    const size_t column = index % j->column_blocks, row = index / j->column_blocks % j->row_blocks;
+    const size_t outer = index / j->column_blocks / j->row_blocks;
+    const ptrdiff_t b = (ptrdiff_t)(outer / j->n_inner), h = (ptrdiff_t)(outer % j->n_inner), i = (ptrdiff_t)(row * j->rows);
+    const size_t first = column * j->columns;
+    const struct attn_linear_task t = {
+        .x = j->x + b * j->x_stride[0] + h * j->x_stride[1] + i * j->x_row,
+        .x_row = j->x_row,
+        .y = j->y + b * j->y_stride[0] + h * j->y_stride[1] + i * j->y_row + first,
+        .y_row = j->y_row,
+        .m = min(j->m - row * j->rows, j->rows),
+        .k = (size_t)j->w->k,
+        .panels = attn_packed_panels(j->w),
+        .bias = attn_packed_bias(j->w),
+        .n = (size_t)j->w->n,
+        .o0 = j->o0 + first,
+        .o1 = min(j->o0 + first + j->columns, j->o1),
+    };
+    j->backend->linear(&t);
+}
+
+/*
+ * Cuts m rows x n outputs into tasks, from the shapes alone. Rows: at most ROWS, so that a task's rows of
+ * one K block (192 x 1024 floats) stay in L2 beside a panel. A task does at least WORK multiply-adds (about
+ * 8 us on one core at the peak; reading a panel from memory counts as STREAM rows), and where the whole is
+ * large enough there are at least TASKS of them.
+ */
+static void partition(struct job *j, size_t n, size_t k) {
+    enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, TASKS = 64 };
+    const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
+    const size_t panels = ceil_div(n, nr), strips = ceil_div(j->m, mr);
+    j->row_blocks = ceil_div(j->m, ROWS / mr * mr);
+    const size_t panel_work = (ceil_div(j->m, j->row_blocks) + STREAM) * min(nr, n) * k;
+    size_t each = min(panels, max(1, WORK / max(panel_work, 1)));
+    each = max(each, ceil_div(panels * j->row_blocks, 4 * TASKS)); /* no more tasks than are of use */
+    const size_t groups = ceil_div(panels, each);
+    if (groups * j->row_blocks < TASKS) { /* lower strips of rows, as far as WORK allows */
+        const size_t work = j->m * n * k;
+        const size_t want = min(ceil_div(TASKS, groups), max(1, work / groups / (4 * WORK)));
+        j->row_blocks = max(j->row_blocks, min(strips, want));
+    }
+    j->rows = ceil_div(strips, j->row_blocks) * mr;
+    j->row_blocks = ceil_div(j->m, j->rows);
+    j->columns = ceil_div(panels, groups) * nr;
+    j->column_blocks = ceil_div(n, j->columns);
+}
+
+/* x and y as loops: dims of one element dropped, an outer dim that continues the inner one merged with it.
+ * The last of the n dims is the rows. */
+struct loop {
+    size_t n;
+    ptrdiff_t x, y;
+};
+
+static int loops_of(const attn_tensor *x, const attn_tensor *y, struct loop loops[3]) {
+    int count = 0;
+    for (int dim = BATCH; dim <= ROW; dim++) {
+        const struct loop l = {x->size[dim], attn_stride(x, dim), attn_stride(y, dim)};
+        if (l.n == 1) continue;
+        struct loop *top = count ? &loops[count - 1] : NULL;
+        if (top && top->x == (ptrdiff_t)l.n * l.x && top->y == (ptrdiff_t)l.n * l.y)
+            *top = (struct loop){top->n * l.n, l.x, l.y};
+        else
+            loops[count++] = l;
+    }
+    return count;
+}
+
+void attn_linear_run(attn_context *c, const attn_tensor *x, const attn_packed *w, size_t o0, size_t o1,
+                     const attn_tensor *y) {
+    const struct loop one = {1, 0, 0};
+    struct loop loops[3];
+    if (!x->size[BATCH] || !x->size[HEAD] || !x->size[ROW] || o0 == o1) return;
+    int n = loops_of(x, y, loops);
+    const struct loop rows = n > 0 ? loops[--n] : one, inner = n > 0 ? loops[--n] : one, outer = n > 0 ? loops[0] : one;
+    struct job j = {
+        .backend = c->backend,
+        .x = x->data,
+        .y = y->data,
+        .w = w,
+        .x_stride = {outer.x, inner.x},
+        .y_stride = {outer.y, inner.y},
+        .x_row = rows.x,
+        .y_row = rows.y,
+        .n_inner = inner.n,
+        .m = rows.n,
+        .o0 = o0,
+        .o1 = o1,
+    };
+    partition(&j, o1 - o0, (size_t)w->k);
+    attn_executor_run(&c->executor, outer.n * inner.n * j.row_blocks * j.column_blocks, run_task, &j);
+}
+
+attn_status attn_linear(attn_context *c, const attn_tensor *x, const attn_packed *w, const attn_tensor *y) {
+    struct attn_span spans[3];
+    ATTN_TRY(attn_enter(c));
+    ATTN_TRY(attn_packed_check(c, "w", w));
+    ATTN_TRY(attn_tensor_check(c, "x", x, TENSOR_F32, &spans[1]));
+    ATTN_TRY(attn_tensor_check(c, "y", y, TENSOR_F32 | TENSOR_OUTPUT, &spans[0]));
+    ATTN_TRY(attn_tensor_expect(c, "x", x, SIZE_MAX, SIZE_MAX, SIZE_MAX, (size_t)w->k));
+    ATTN_TRY(attn_tensor_expect(c, "y", y, x->size[BATCH], x->size[HEAD], x->size[ROW], (size_t)w->n));
+    spans[2] = attn_span_of("w", w, (size_t)w->bytes);
+    ATTN_TRY(attn_spans_check(c, spans, 3, 1));
+    attn_linear_run(c, x, w, 0, (size_t)w->n, y);
+    return ATTN_OK;
+}

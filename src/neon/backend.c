@@ -1,0 +1,23 @@
+/* The NEON backend: the shared bodies over this folder's vectors and micro-kernels. */
+#include "backend.h"
+#include "cpu.h"
+
+#include "vec.h"
+#include "tile.h"
+#include "ukernel.h"
+
+#include "common/linear_body.h"
+#include "common/pool_body.h"
+
+const struct attn_backend attn_backend_neon = {
+    .name = "neon",
+    .requires = ATTN_CPU_NEON,
+    .layout = LINEAR_NR,
+    .linear_rows = LINEAR_MR,
+    .pool_rows = (size_t)POOL_NV * VF32_N,
+    .splits = 1,
+    .linear = linear_body,
+    .pool = pool_body,
+    .merge = pool_merge_body,
+    .pool_scratch = pool_scratch_body,
+};

@@ -1,0 +1,33 @@
+/* NEON: sizes of the register tiles and blocks, with their reasons. 32 registers of 4 floats. */
+#ifndef ATTN_TILE_H
+#define ATTN_TILE_H
+
+enum {
+    /* y = x W^T: 6 rows x 4 vectors, the panels of AVX2. 24 accumulators cover the FMA latency of cores that
+     * start four a cycle (4 cycles: 16) with slack; + 4 of the panel + 2 rows of x in flight = 30. */
+    LINEAR_MR = 6,
+    LINEAR_NV = 4,
+    LINEAR_NR = 16, /* LINEAR_NV vectors: the panel width */
+
+    /* S^T = K Q^T: 8 keys x 3 vectors of queries. 24 accumulators + 3 of q + 4 keys in flight = 31. 4 x 4
+     * would see 16 queries a block, but its 16 chains leave no slack: 20 cycles instead of 16 a 4x4x4
+     * product on Neoverse V1, against 6.3 instead of 6 for an 8x3x1 one (llvm-mca). */
+    QK_KEYS = 8,
+    /* O^T = V^T P^T: 8 columns of v (2 vectors, used by lane) x 3 vectors of queries: 24 + 3 + 2 = 29. */
+    PV_COLS = 8,
+    POOL_NV = 3,
+
+    /* Keys whose probabilities wait for P V: 256 x 12 floats = 12 KiB, so that they, the V rows and the
+     * outputs of a strip share L1. A multiple of ATTN_KEY_TILE. */
+    POOL_KEYS = 256,
+
+    /* Scalars loaded ahead of their products in uk_linear and uk_qk; see UKERNEL_FENCE. */
+    LINEAR_AHEAD = 2,
+    QK_AHEAD = 4
+};
+
+_Static_assert(LINEAR_MR * LINEAR_NV + LINEAR_NV + LINEAR_AHEAD <= 32, "linear: registers");
+_Static_assert(QK_KEYS * POOL_NV + POOL_NV + QK_AHEAD <= 32, "QK: registers");
+_Static_assert(PV_COLS * POOL_NV + POOL_NV + PV_COLS / 4 <= 32, "PV: registers");
+
+#endif

@@ -1,0 +1,108 @@
+/*
+ * NEON micro-kernels. Their contracts stand in src/common/ukernel_contract.h; the int parameters are
+ * constants at each call, so that each combination is a variant of its own.
+ *
+ * The broadcast operand is a scalar or a lane of a vector (fmla by element): a broadcasting load (ld1r)
+ * would take a vector unit's slot beside the load's.
+ */
+#ifndef ATTN_UKERNEL_H
+#define ATTN_UKERNEL_H
+
+#include "tile.h"
+#include "vec.h"
+
+/*
+ * Loads do not move across it. gcc (12) moves all of a step's scalar loads to its start, which takes more
+ * registers than the accumulators leave, and then spills two of those: 8 cycles a step instead of 6.
+ */
+#define UKERNEL_FENCE __asm__ volatile("" ::: "memory")
+
+/* a[lane] * b + c. lane is a constant at each call. */
+ATTN_INLINE vf32 uk_fma_lane(vf32 a, int lane, vf32 b, vf32 c) {
+    switch (lane) {
+    case 0: return vfmaq_laneq_f32(c, b, a, 0);
+    case 1: return vfmaq_laneq_f32(c, b, a, 1);
+    case 2: return vfmaq_laneq_f32(c, b, a, 2);
+    default: return vfmaq_laneq_f32(c, b, a, 3);
+    }
+}
+
+ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
+                           const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate) {
+    vf32 c[LINEAR_MR][LINEAR_NV];
+    ATTN_UNROLL for (int v = 0; v < nv; v++) {
+        const vf32 b = bias ? v_load(bias + v * VF32_N) : v_zero();
+        ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
+    }
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++) {
+        vf32 w[LINEAR_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load(panel + v * VF32_N);
+        ATTN_UNROLL for (int i = 0; i < mr; i++) {
+            const float a = x[i * x_row];
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = vfmaq_n_f32(c[i][v], w[v], a);
+            if (i % LINEAR_AHEAD == LINEAR_AHEAD - 1 && i < mr - 1) UKERNEL_FENCE;
+        }
+        x++;
+        panel += nv * VF32_N;
+    }
+    ATTN_UNROLL for (int i = 0; i < mr; i++) {
+        float *yi = y + i * y_row;
+        ATTN_UNROLL for (int v = 0; v < nv; v++) {
+            const size_t from = (size_t)v * VF32_N; /* a panel may have a vector without outputs */
+            if (n >= from + VF32_N) {
+                if (accumulate) c[i][v] = v_add(c[i][v], v_load(yi + from));
+                v_store(yi + from, c[i][v]);
+            } else if (n > from) {
+                if (accumulate) c[i][v] = v_add(c[i][v], v_load_tail(yi + from, n - from));
+                v_store_tail(yi + from, c[i][v], n - from);
+            }
+        }
+    }
+}
+
+ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q,
+                       float *s) {
+    vf32 c[QK_KEYS][POOL_NV];
+    ATTN_UNROLL for (int i = 0; i < keys; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
+    }
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++) {
+        vf32 b[POOL_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(q + v * VF32_N);
+        ATTN_UNROLL for (int i = 0; i < keys; i++) {
+            const float a = k[i * k_row];
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = vfmaq_n_f32(c[i][v], b[v], a);
+            if (i % QK_AHEAD == QK_AHEAD - 1 && i < keys - 1) UKERNEL_FENCE;
+        }
+        k++;
+        q += nv * VF32_N;
+    }
+    ATTN_UNROLL for (int i = 0; i < keys; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (i * nv + v) * VF32_N, c[i][v]);
+    }
+}
+
+ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p,
+                       float *o) {
+    vf32 c[PV_COLS][POOL_NV];
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_load(o + (i * nv + v) * VF32_N);
+    }
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++) {
+        vf32 b[POOL_NV], a[PV_COLS / VF32_N];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(p + v * VF32_N);
+        ATTN_UNROLL for (int i = 0; i < cols; i += VF32_N)
+            a[i / VF32_N] = v_load_tail(x + i, (size_t)(cols - i < VF32_N ? cols - i : VF32_N));
+        ATTN_UNROLL for (int i = 0; i < cols; i++) {
+            ATTN_UNROLL for (int v = 0; v < nv; v++)
+                c[i][v] = uk_fma_lane(a[i / VF32_N], i % VF32_N, b[v], c[i][v]);
+        }
+        p += nv * VF32_N;
+        x += x_row;
+    }
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(o + (i * nv + v) * VF32_N, c[i][v]);
+    }
+}
+
+#endif

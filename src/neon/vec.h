@@ -1,0 +1,81 @@
+/*
+ * NEON (arm64 Advanced SIMD) vectors of f32: the operations that the shared bodies (src/common) use. Same
+ * names and semantics in every ISA folder; tests/vec checks each one.
+ */
+#ifndef ATTN_VEC_H
+#define ATTN_VEC_H
+
+#if !(defined(__aarch64__) && defined(__ARM_NEON))
+#error "src/neon is for arm64"
+#endif
+
+#include <arm_neon.h>
+#include <sleef.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/compiler.h"
+
+typedef float32x4_t vf32;
+typedef uint32x4_t vmask; /* one truth value a lane: all bits set or none */
+enum { VF32_N = 4 };
+
+ATTN_INLINE vf32 v_zero(void) { return vdupq_n_f32(0.0f); }
+ATTN_INLINE vf32 v_set1(float x) { return vdupq_n_f32(x); }
+ATTN_INLINE vf32 v_load(const float *p) { return vld1q_f32(p); }
+ATTN_INLINE void v_store(float *p, vf32 x) { vst1q_f32(p, x); }
+
+/* Reads or writes exactly n floats, 0 <= n <= VF32_N; the lanes from n on read as 0. */
+ATTN_INLINE vf32 v_load_tail(const float *p, size_t n) {
+    switch (n) {
+    case 0: return v_zero();
+    case 1: return vld1q_lane_f32(p, v_zero(), 0);
+    case 2: return vcombine_f32(vld1_f32(p), vdup_n_f32(0.0f));
+    case 3: return vcombine_f32(vld1_f32(p), vld1_lane_f32(p + 2, vdup_n_f32(0.0f), 0));
+    default: return v_load(p);
+    }
+}
+ATTN_INLINE void v_store_tail(float *p, vf32 x, size_t n) {
+    switch (n) {
+    case 0: break;
+    case 1: vst1q_lane_f32(p, x, 0); break;
+    case 2: vst1_f32(p, vget_low_f32(x)); break;
+    case 3:
+        vst1_f32(p, vget_low_f32(x));
+        vst1q_lane_f32(p + 2, x, 2);
+        break;
+    default: v_store(p, x); break;
+    }
+}
+
+ATTN_INLINE vf32 v_add(vf32 a, vf32 b) { return vaddq_f32(a, b); }
+ATTN_INLINE vf32 v_sub(vf32 a, vf32 b) { return vsubq_f32(a, b); }
+ATTN_INLINE vf32 v_mul(vf32 a, vf32 b) { return vmulq_f32(a, b); }
+ATTN_INLINE vf32 v_div(vf32 a, vf32 b) { return vdivq_f32(a, b); }
+ATTN_INLINE vf32 v_fma(vf32 a, vf32 b, vf32 c) { return vfmaq_f32(c, a, b); } /* a*b + c */
+/* Larger of the two; NaN where b is NaN; b or NaN (here NaN) where only a is. */
+ATTN_INLINE vf32 v_max(vf32 a, vf32 b) { return vmaxq_f32(a, b); }
+
+ATTN_INLINE vmask v_lt(vf32 a, vf32 b) { return vcltq_f32(a, b); } /* false for NaN */
+ATTN_INLINE vmask v_or(vmask a, vmask b) { return vorrq_u32(a, b); }
+ATTN_INLINE vmask v_sign(vf32 x) { /* sign bit set */
+    return vreinterpretq_u32_s32(vshrq_n_s32(vreinterpretq_s32_f32(x), 31));
+}
+ATTN_INLINE int v_any(vmask m) { return vmaxvq_u32(m) != 0; }
+ATTN_INLINE vf32 v_select(vmask m, vf32 a, vf32 b) { return vbslq_f32(m, a, b); } /* m ? a : b */
+
+ATTN_INLINE vf32 v_exp2(vf32 x) { return Sleef_finz_exp2f4_u10advsimd(x); }
+ATTN_INLINE vf32 v_log2(vf32 x) { return Sleef_finz_log2f4_u10advsimd(x); }
+ATTN_INLINE vf32 v_tanh(vf32 x) { return Sleef_finz_tanhf4_u35advsimd(x); }
+
+/* r[i] lane j <-> r[j] lane i. */
+ATTN_INLINE void v_transpose(vf32 r[VF32_N]) {
+    const vf32 t0 = vzip1q_f32(r[0], r[2]), t1 = vzip2q_f32(r[0], r[2]); /* 00 20 01 21; 02 22 03 23 */
+    const vf32 t2 = vzip1q_f32(r[1], r[3]), t3 = vzip2q_f32(r[1], r[3]); /* 10 30 11 31; 12 32 13 33 */
+    r[0] = vzip1q_f32(t0, t2);
+    r[1] = vzip2q_f32(t0, t2);
+    r[2] = vzip1q_f32(t1, t3);
+    r[3] = vzip2q_f32(t1, t3);
+}
+
+#endif

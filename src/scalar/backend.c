@@ -1,0 +1,14 @@
+#include "scalar/scalar.h"
+
+const struct attn_backend attn_backend_scalar = {
+    .name = "scalar",
+    .requires = 0,
+    .layout = ATTN_PANEL_UNIT,
+    .linear_rows = 8,
+    .pool_rows = 8,
+    .splits = 0,
+    .linear = attn_linear_scalar,
+    .pool = attn_pool_scalar,
+    .merge = attn_merge_scalar,
+    .pool_scratch = attn_pool_scratch_scalar,
+};

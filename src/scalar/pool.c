@@ -1,0 +1,94 @@
+#include <float.h>
+#include <math.h>
+
+#include "scalar/scalar.h"
+
+struct row {
+    const struct attn_pool_task *t;
+    const float *q, *w;
+    ptrdiff_t mask;
+    size_t lo, hi;
+};
+
+static struct row row_of(const struct attn_pool_task *t, size_t r) {
+    const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group), head = (ptrdiff_t)((t->first + r) % t->group);
+    struct row row = {.t = t, .lo = t->lo[r], .hi = t->hi[r]};
+    row.q = t->q + query * t->q_row + head * t->q_head;
+    row.w = t->w ? t->w + head * t->w_head : NULL;
+    row.mask = query * t->mask_row + head * t->mask_head;
+    return row;
+}
+
+/* The mask's value at key j: 0 and -inf for a boolean one. */
+static double mask_at(const struct row *r, size_t j) {
+    const struct attn_pool_task *t = r->t;
+    const ptrdiff_t at = r->mask + (ptrdiff_t)j * t->mask_key;
+    if (t->mask_kind == ATTN_MASK_F32) return (double)((const float *)t->mask)[at];
+    if (t->mask_kind == ATTN_MASK_BOOL) return ((const uint8_t *)t->mask)[at] ? 0.0 : -INFINITY;
+    return 0.0;
+}
+
+/* The natural-log score of key j, at least -FLT_MAX where the key is visible, -inf where it is hidden. */
+static double score(const struct row *r, size_t j) {
+    const struct attn_pool_task *t = r->t;
+    const double mask = mask_at(r, j);
+    if (mask == -INFINITY) return -INFINITY;
+    const float *k = t->k + (ptrdiff_t)j * t->k_row;
+    double s = 0.0;
+    for (size_t d = 0; d < t->d_k; d++) {
+        if (t->score == ATTN_SCORE_DOT)
+            s += (double)r->q[d] * (double)k[d];
+        else
+            s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d]);
+    }
+    s = s * (double)t->scale + mask;
+    return s < -(double)FLT_MAX ? -(double)FLT_MAX : s;
+}
+
+size_t attn_pool_scratch_scalar(enum attn_score_kind kind, size_t d_k, size_t d_v) {
+    (void)kind;
+    (void)d_k;
+    return d_v * sizeof(double);
+}
+
+/* Pass 1: the largest score. Pass 2: weights, their sum and the weighted values. NaN wins the maximum, so that
+ * it reaches every output of the row. */
+static void pool_row(const struct attn_pool_task *t, size_t r) {
+    const struct row row = row_of(t, r);
+    const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group), head = (ptrdiff_t)((t->first + r) % t->group);
+    float *out = t->out + query * t->out_row + head * t->out_head;
+    double *sum = t->scratch, max = -INFINITY, total = 0.0;
+    for (size_t j = row.lo; j < row.hi; j++) {
+        const double s = score(&row, j);
+        if (s > max || isnan(s)) max = s;
+        if (isnan(s)) break;
+    }
+    const int sees = max != -INFINITY;
+    for (size_t c = 0; c < t->d_v; c++) sum[c] = 0.0;
+    for (size_t j = row.lo; sees && j < row.hi; j++) {
+        const double s = score(&row, j), w = exp(s - max);
+        const float *v = t->v + (ptrdiff_t)j * t->v_row;
+        if (s == -INFINITY) continue; /* hidden: its value is not touched */
+        total += w;
+        for (size_t c = 0; c < t->d_v; c++) sum[c] += w * (double)v[c];
+    }
+    for (size_t c = 0; c < t->d_v; c++) out[c] = sees ? (float)(sum[c] / total) : 0.0f;
+    if (t->lse) t->lse[query * t->lse_row + head * t->lse_head] = sees ? (float)(max + log(total)) : -INFINITY;
+    if (!t->weights) return;
+    float *weights = t->weights + query * t->weights_row + head * t->weights_head;
+    for (size_t j = 0; j < t->n_kv; j++) {
+        const double s = sees && j >= row.lo && j < row.hi ? score(&row, j) : -INFINITY;
+        weights[j] = s == -INFINITY ? 0.0f : (float)(exp(s - max) / total);
+    }
+}
+
+void attn_pool_scalar(const struct attn_pool_task *t) {
+    for (size_t r = 0; r < t->n_rows; r++) pool_row(t, r);
+}
+
+/* The plan asks this backend for no parts, so there is never anything to merge. */
+void attn_merge_scalar(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    (void)t;
+    (void)n_chunks;
+    (void)stride;
+}

@@ -1,0 +1,18 @@
+/*
+ * The scalar backend: the textbook, in double, sharing no code with the SIMD backends. Reference for
+ * correctness and fallback for any CPU.
+ */
+#ifndef ATTN_SCALAR_H
+#define ATTN_SCALAR_H
+
+#include "backend.h"
+
+/* y = x W^T + b as three loops; each output is a double sum, rounded once. */
+attn_linear_fn attn_linear_scalar;
+
+/* Two-pass softmax over all keys a row sees; scores, sums and outputs in double, rounded once. */
+attn_pool_fn attn_pool_scalar;
+attn_pool_scratch_fn attn_pool_scratch_scalar;
+attn_merge_fn attn_merge_scalar;
+
+#endif

@@ -1,0 +1,35 @@
+#include "pool.h"
+
+static attn_status prepare(attn_context *c, const attn_sdpa_args *args, int query, struct attn_pooling_problem *p) {
+    attn_sdpa_args a;
+    struct attn_span spans[ATTN_POOL_SPANS];
+    size_t n, n_outputs;
+    ATTN_TRY(attn_enter(c));
+    ATTN_TRY(attn_struct_read(c, "args", &a, sizeof a, args));
+    *p = (struct attn_pooling_problem){.score = ATTN_SCORE_DOT, .q = a.q, .k = a.k, .v = a.v, .out = a.out, .lse = a.lse,
+                                       .weights = a.weights};
+    ATTN_TRY(attn_scoring_read(c, &p->scoring, a.scoring));
+    ATTN_TRY(attn_pool_check(c, p, query, spans, &n, &n_outputs));
+    return attn_spans_check(c, spans, n, n_outputs);
+}
+
+attn_status attn_sdpa_scratch(attn_context *c, const attn_sdpa_args *args, size_t *bytes) {
+    struct attn_pooling_problem p;
+    size_t need;
+    ATTN_TRY(prepare(c, args, 1, &p));
+    if (!bytes) return attn_fail(c, ATTN_ERROR_ARGUMENT, "bytes is null");
+    ATTN_TRY(attn_pool_scratch_bytes(c, &p, &need));
+    *bytes = need + ATTN_ALIGN;
+    return ATTN_OK;
+}
+
+attn_status attn_sdpa(attn_context *c, const attn_sdpa_args *args) {
+    struct attn_pooling_problem p;
+    size_t need;
+    void *scratch;
+    ATTN_TRY(prepare(c, args, 0, &p));
+    ATTN_TRY(attn_pool_scratch_bytes(c, &p, &need));
+    ATTN_TRY(attn_scratch_take(c, need, &scratch));
+    attn_pool_run(c, &p, scratch);
+    return ATTN_OK;
+}
