@@ -7,11 +7,19 @@
 
 #if defined(__x86_64__)
 
+#include <cpuid.h>
+
+/* clang (14) has no name for F16C. Its registers are AVX's, which the OS saves where "avx" counts. */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __builtin_cpu_supports("avx") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 /* The compiler's CPU model looks at OSXSAVE and XCR0 too: a feature counts when the OS saves its registers. */
 uint32_t attn_cpu_bundles(void) {
     uint32_t bundles = 0;
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
         bundles |= ATTN_CPU_AVX2;
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
@@ -20,9 +28,9 @@ uint32_t attn_cpu_bundles(void) {
     return bundles;
 }
 
-#define FEATURES(X)                                                                                       \
-    X("sse4.2") X("avx") X("f16c") X("fma") X("avx2") X("avx512f") X("avx512bw") X("avx512dq") X("avx512vl") \
-    X("avx512vnni") X("avx512bf16")
+#define FEATURES(X)                                                                               \
+    X("sse4.2") X("avx") {"f16c", has_f16c()}, X("fma") X("avx2") X("avx512f") X("avx512bw") X("avx512dq") \
+    X("avx512vl") X("avx512vnni") X("avx512bf16")
 #define HAS_FEATURE(name) {name, __builtin_cpu_supports(name) != 0},
 
 #elif defined(__aarch64__)

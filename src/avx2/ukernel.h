@@ -1,6 +1,10 @@
 /*
- * AVX2 micro-kernels. Their contracts stand in src/common/ukernel_contract.h; the int parameters are
- * constants at each call, so that each combination is a variant of its own.
+ * AVX2 micro-kernels; src/common/ukernel_contract.h says what each computes. Their int parameters are constants at
+ * each call, so that each combination is a variant of its own.
+ *
+ * Sixteen registers hold 12 accumulators, the vectors of one operand and a single broadcast that is reloaded for
+ * each row: 12 chains just cover the latency of two FMAs a cycle. Rows are addressed from two base pointers, since
+ * an x86 address has room for only one multiple (0, 1 or 2) of the row stride.
  */
 #ifndef ATTN_UKERNEL_H
 #define ATTN_UKERNEL_H
@@ -8,71 +12,82 @@
 #include "tile.h"
 #include "vec.h"
 
+/* Float 0 of row i, in all lanes; low points at row 0, high at row 3. */
+ATTN_INLINE __m256 uk_broadcast(const float *low, const float *high, ptrdiff_t row, int i) {
+    return _mm256_broadcast_ss(i < 3 ? low + i * row : high + (i - 3) * row);
+}
+
 ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
                            const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate) {
-    vf32 c[LINEAR_MR][LINEAR_NV];
+    __m256 c[LINEAR_MR][LINEAR_NV];
+    const float *high = mr > 3 ? x + 3 * x_row : x;
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
-        const vf32 b = bias ? v_load(bias + v * VF32_N) : v_zero();
+        const __m256 b = bias ? _mm256_loadu_ps(bias + v * 8) : _mm256_setzero_ps();
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++) {
-        vf32 w[LINEAR_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load(panel + v * VF32_N);
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++, x++, high++, panel += nv * 8) {
+        __m256 w[LINEAR_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = _mm256_loadu_ps(panel + v * 8);
         ATTN_UNROLL for (int i = 0; i < mr; i++) {
-            const vf32 a = v_set1(x[i * x_row]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(a, w[v], c[i][v]);
+            const __m256 a = uk_broadcast(x, high, x_row, i);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(a, w[v], c[i][v]);
         }
-        x++;
-        panel += nv * VF32_N;
     }
-    ATTN_UNROLL for (int i = 0; i < mr; i++) {
-        float *yi = y + i * y_row;
-        ATTN_UNROLL for (int v = 0; v < nv; v++) {
-            const size_t from = (size_t)v * VF32_N; /* a panel may have a vector without outputs */
-            const size_t cols = n <= from ? 0 : n - from < VF32_N ? n - from : VF32_N;
-            if (accumulate) c[i][v] = v_add(c[i][v], v_load_tail(yi + v * VF32_N, cols));
-            v_store_tail(yi + v * VF32_N, c[i][v], cols);
+    if (n == (size_t)nv * 8) { /* masked stores are slow: whole vectors take the plain ones */
+        ATTN_UNROLL for (int i = 0; i < mr; i++) {
+            ATTN_UNROLL for (int v = 0; v < nv; v++) {
+                float *at = y + i * y_row + v * 8;
+                if (accumulate) c[i][v] = _mm256_add_ps(c[i][v], _mm256_loadu_ps(at));
+                _mm256_storeu_ps(at, c[i][v]);
+            }
+        }
+        return;
+    }
+    ATTN_UNROLL for (int v = 0; v < nv; v++) {
+        const size_t left = n > (size_t)v * 8 ? n - (size_t)v * 8 : 0;
+        const __m256i m = v_first(left < 8 ? left : 8);
+        ATTN_UNROLL for (int i = 0; i < mr; i++) {
+            float *at = y + i * y_row + v * 8;
+            if (accumulate) c[i][v] = _mm256_add_ps(c[i][v], _mm256_maskload_ps(at, m));
+            _mm256_maskstore_ps(at, m, c[i][v]);
         }
     }
 }
 
 ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q, float *s) {
-    vf32 c[QK_KEYS][POOL_NV];
+    __m256 c[QK_KEYS][POOL_NV];
+    const float *high = keys > 3 ? k + 3 * k_row : k;
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_setzero_ps();
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++) {
-        vf32 b[POOL_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(q + v * VF32_N);
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, high++, q += nv * 8) {
+        __m256 b[POOL_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm256_loadu_ps(q + v * 8);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
-            const vf32 a = v_set1(k[i * k_row]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(a, b[v], c[i][v]);
+            const __m256 a = uk_broadcast(k, high, k_row, i);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(a, b[v], c[i][v]);
         }
-        k++;
-        q += nv * VF32_N;
     }
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (i * nv + v) * VF32_N, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm256_storeu_ps(s + (i * nv + v) * 8, c[i][v]);
     }
 }
 
 ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p, float *o) {
-    vf32 c[PV_COLS][POOL_NV];
+    __m256 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_load(o + (i * nv + v) * VF32_N);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_loadu_ps(o + (i * nv + v) * 8);
     }
-    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++) {
-        vf32 b[POOL_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(p + v * VF32_N);
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += nv * 8) {
+        __m256 b[POOL_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm256_loadu_ps(p + v * 8);
         ATTN_UNROLL for (int i = 0; i < cols; i++) {
-            const vf32 a = v_set1(x[i]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(b[v], a, c[i][v]);
+            const __m256 a = _mm256_broadcast_ss(x + i);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(b[v], a, c[i][v]);
         }
-        p += nv * VF32_N;
-        x += x_row;
     }
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(o + (i * nv + v) * VF32_N, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm256_storeu_ps(o + (i * nv + v) * 8, c[i][v]);
     }
 }
 

@@ -1,6 +1,10 @@
 /*
- * AVX-512 micro-kernels. Their contracts stand in src/common/ukernel_contract.h; the int parameters are
+ * AVX-512 micro-kernels; src/common/ukernel_contract.h says what each computes. Their int parameters are
  * constants at each call, so that each combination is a variant of its own.
+ *
+ * All three hold a tile of accumulators and step along one dimension: load the vectors of one operand, then for
+ * each row broadcast one float of the other and multiply-add. Loads and broadcasts are 7 to 10 a step against 12 to
+ * 24 multiply-adds, so two load ports feed two FMA ports with room to spare. Edges in columns are masks (free).
  */
 #ifndef ATTN_UKERNEL_H
 #define ATTN_UKERNEL_H
@@ -10,69 +14,63 @@
 
 ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
                            const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate) {
-    vf32 c[LINEAR_MR][LINEAR_NV];
+    __m512 c[LINEAR_MR][LINEAR_NV];
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
-        const vf32 b = bias ? v_load(bias + v * VF32_N) : v_zero();
+        const __m512 b = bias ? _mm512_loadu_ps(bias + v * 16) : _mm512_setzero_ps();
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++) {
-        vf32 w[LINEAR_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load(panel + v * VF32_N);
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++, x++, panel += nv * 16) {
+        __m512 w[LINEAR_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = _mm512_loadu_ps(panel + v * 16);
         ATTN_UNROLL for (int i = 0; i < mr; i++) {
-            const vf32 a = v_set1(x[i * x_row]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(a, w[v], c[i][v]);
+            const __m512 a = _mm512_set1_ps(x[i * x_row]);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(a, w[v], c[i][v]);
         }
-        x++;
-        panel += nv * VF32_N;
     }
-    const size_t last = n - (size_t)(nv - 1) * VF32_N; /* columns in the last vector */
+    const __mmask16 edge = (__mmask16)(0xffffu >> ((size_t)nv * 16 - n)); /* of the last vector */
     ATTN_UNROLL for (int i = 0; i < mr; i++) {
-        float *yi = y + i * y_row;
         ATTN_UNROLL for (int v = 0; v < nv; v++) {
-            const size_t cols = v < nv - 1 ? VF32_N : last;
-            if (accumulate) c[i][v] = v_add(c[i][v], v_load_tail(yi + v * VF32_N, cols));
-            v_store_tail(yi + v * VF32_N, c[i][v], cols);
+            float *at = y + i * y_row + v * 16;
+            const __mmask16 m = v < nv - 1 ? (__mmask16)0xffff : edge;
+            if (accumulate) c[i][v] = _mm512_add_ps(c[i][v], _mm512_maskz_loadu_ps(m, at));
+            _mm512_mask_storeu_ps(at, m, c[i][v]);
         }
     }
 }
 
 ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q, float *s) {
-    vf32 c[QK_KEYS][POOL_NV];
+    __m512 c[QK_KEYS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_setzero_ps();
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++) {
-        vf32 b[POOL_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(q + v * VF32_N);
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, q += nv * 16) {
+        __m512 b[POOL_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm512_loadu_ps(q + v * 16);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
-            const vf32 a = v_set1(k[i * k_row]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(a, b[v], c[i][v]);
+            const __m512 a = _mm512_set1_ps(k[i * k_row]);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(a, b[v], c[i][v]);
         }
-        k++;
-        q += nv * VF32_N;
     }
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (i * nv + v) * VF32_N, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm512_storeu_ps(s + (i * nv + v) * 16, c[i][v]);
     }
 }
 
 ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p, float *o) {
-    vf32 c[PV_COLS][POOL_NV];
+    __m512 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_load(o + (i * nv + v) * VF32_N);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_loadu_ps(o + (i * nv + v) * 16);
     }
-    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++) {
-        vf32 b[POOL_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(p + v * VF32_N);
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += nv * 16) {
+        __m512 b[POOL_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm512_loadu_ps(p + v * 16);
         ATTN_UNROLL for (int i = 0; i < cols; i++) {
-            const vf32 a = v_set1(x[i]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(b[v], a, c[i][v]);
+            const __m512 a = _mm512_set1_ps(x[i]);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(b[v], a, c[i][v]);
         }
-        p += nv * VF32_N;
-        x += x_row;
     }
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(o + (i * nv + v) * VF32_N, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm512_storeu_ps(o + (i * nv + v) * 16, c[i][v]);
     }
 }
 

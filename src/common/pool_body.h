@@ -1,6 +1,5 @@
 /*
- * The pool and merge slots: fused attention with the online softmax of order.h. One instantiation a
- * number of vectors of rows (nv, a constant at each call); the micro-kernels are inlined in it.
+ * The pool and merge slots: fused attention with the online softmax of order.h.
  */
 #ifndef ATTN_POOL_BODY_H
 #define ATTN_POOL_BODY_H
@@ -13,26 +12,8 @@ struct pool_pending {
     int hides; /* some row does not see some of these keys */
 };
 
-/* o = fma(p, v, o) over the pending keys. */
-ATTN_INLINE void pool_pv(const struct pool_block *b, int nv, const struct pool_pending *w, float *o) {
-    const struct attn_pool_task *t = b->t;
-    const float *v = t->v + (ptrdiff_t)w->from * t->v_row, *p = b->p + w->row * b->lanes;
-    const size_t keys = w->to - w->from;
-    size_t c = 0;
-    for (; c + PV_COLS <= t->d_v; c += PV_COLS) uk_pv(PV_COLS, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
-    if (PV_COLS > 4 && c + 4 <= t->d_v) {
-        uk_pv(4, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
-        c += 4;
-    }
-    if (PV_COLS > 2 && c + 2 <= t->d_v) {
-        uk_pv(2, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
-        c += 2;
-    }
-    if (c < t->d_v) uk_pv(1, nv, keys, v + c, t->v_row, p, o + c * b->lanes);
-}
-
-/* The same where a hidden key's probability has its sign bit set: its value must not be touched by
- * arithmetic (0 * NaN is NaN). */
+/* P V where some rows do not see some keys: a hidden key's probability has its sign bit set, and its value
+ * must not be touched by arithmetic (0 * NaN is NaN). */
 static void pool_pv_hiding(const struct pool_block *b, const struct pool_pending *w, float *o) {
     enum { COLS = 4 };
     const struct attn_pool_task *t = b->t;
@@ -57,13 +38,13 @@ static void pool_pv_hiding(const struct pool_block *b, const struct pool_pending
 }
 
 /* P V of what is pending up to key j; what follows starts there. */
-ATTN_INLINE void pool_flush(const struct pool_block *b, int nv, struct pool_pending *w, size_t j, float *o) {
+static void pool_flush(const struct pool_block *b, struct pool_pending *w, size_t j, float *o) {
     w->to = j;
     if (w->to > w->from) {
         if (w->hides)
             pool_pv_hiding(b, w, o);
         else
-            pool_pv(b, nv, w, o);
+            pool_pv(b, w->from, w->to - w->from, b->p + w->row * b->lanes, o);
         w->row += w->to - w->from;
         w->from = w->to;
     }
@@ -85,7 +66,7 @@ static void pool_rescale(const struct pool_block *b, struct pool_state *st, size
 }
 
 /* Scores to probabilities in place, and their sum to l. */
-ATTN_INLINE void pool_softmax(const struct pool_block *b, struct pool_state *st, size_t lane, int hides, float *s) {
+static void pool_softmax(const struct pool_block *b, struct pool_state *st, size_t lane, int hides, float *s) {
     const vf32 lowest = v_set1(-FLT_MAX), hidden = v_set1(-0.0f);
     const vf32 m0 = v_load(st->m + lane), m = v_select(v_lt(m0, lowest), v_zero(), m0);
     vf32 sum[4];
@@ -106,11 +87,11 @@ ATTN_INLINE void pool_softmax(const struct pool_block *b, struct pool_state *st,
 }
 
 /* Scores of keys [j, j + n) of the tile at j0 <= j into its 16 rows s; rows outside are -inf. */
-ATTN_INLINE void pool_scores(const struct pool_block *b, int nv, size_t j0, size_t j, size_t n, int hides,
+static void pool_scores(const struct pool_block *b, size_t j0, size_t j, size_t n, int hides,
                              float first, float *s) {
     const size_t skip = j - j0;
     if (b->t->score == ATTN_SCORE_DOT)
-        pool_scores_dot(b, nv, j, n, s + skip * b->lanes);
+        pool_scores_dot(b, j, n, s + skip * b->lanes);
     else
         pool_scores_additive(b, j, n, s + skip * b->lanes);
     if (!hides) return;
@@ -155,7 +136,7 @@ static void pool_lane_ranges(const struct pool_block *b, size_t base) {
 }
 
 /* The state of one chunk, from nothing. */
-ATTN_INLINE void pool_chunk(const struct pool_block *b, int nv, const struct pool_range *r, size_t chunk,
+static void pool_chunk(const struct pool_block *b, const struct pool_range *r, size_t chunk,
                             struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const size_t base = chunk * ATTN_CHUNK, lanes = b->lanes;
@@ -173,24 +154,24 @@ ATTN_INLINE void pool_chunk(const struct pool_block *b, int nv, const struct poo
         const size_t j = pool_max(j0, lo), end = pool_min(j0 + ATTN_KEY_TILE, hi);
         const int hides = pool_hides(t, r, j0);
         if (hides != pending.hides || row == POOL_KEYS) {
-            pool_flush(b, nv, &pending, j, st->o);
+            pool_flush(b, &pending, j, st->o);
             pending.hides = hides;
             if (row == POOL_KEYS) pending.row = row = 0;
         }
         float *s = b->p + row * lanes;
-        pool_scores(b, nv, j0, j, end - j, hides, (float)(j0 - base), s);
+        pool_scores(b, j0, j, end - j, hides, (float)(j0 - base), s);
         for (size_t lane = 0; lane < lanes; lane += VF32_N) {
             vf32 x = v_set1(-FLT_MAX);
             if (hides) x = v_set1(-INFINITY);
             for (size_t i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + i * lanes + lane));
             if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(st->m + lane), v_set1(ATTN_RESCALE)), x)))) {
-                pool_flush(b, nv, &pending, j, st->o);
+                pool_flush(b, &pending, j, st->o);
                 pool_rescale(b, st, lane, x);
             }
             pool_softmax(b, st, lane, hides, s);
         }
     }
-    pool_flush(b, nv, &pending, hi, st->o);
+    pool_flush(b, &pending, hi, st->o);
 }
 
 /* a = merge of a and b, a's keys before b's. */
@@ -237,7 +218,7 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
 }
 
 /* The softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
-ATTN_INLINE void pool_weights(const struct pool_block *b, int nv, const struct pool_range *r, const struct pool_state *st) {
+static void pool_weights(const struct pool_block *b, const struct pool_range *r, const struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const vf32 lowest = v_set1(-FLT_MAX);
     for (size_t row = 0; row < t->n_rows; row++)
@@ -247,7 +228,7 @@ ATTN_INLINE void pool_weights(const struct pool_block *b, int nv, const struct p
         const size_t base = j0 / ATTN_CHUNK * ATTN_CHUNK;
         if (base == j0 || j0 <= r->lo) pool_lane_ranges(b, base);
         const int hides = pool_hides(t, r, j0);
-        pool_scores(b, nv, j0, j, end - j, hides, (float)(j0 - base), b->p);
+        pool_scores(b, j0, j, end - j, hides, (float)(j0 - base), b->p);
         for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
             const vf32 m = v_load(st->m + lane), inv = v_load(st->l + lane);
             for (size_t i = j - j0; i < end - j0; i++) {
@@ -283,8 +264,10 @@ static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d
     return rows * lanes * sizeof(float);
 }
 
-ATTN_INLINE void pool_block_run(const struct attn_pool_task *t, int nv) {
-    struct pool_block b = {.t = t, .lanes = (size_t)nv * VF32_N};
+static size_t pool_lanes(const struct attn_pool_task *t) { return (t->n_rows + VF32_N - 1) / VF32_N * VF32_N; }
+
+static void pool_body(const struct attn_pool_task *t) {
+    struct pool_block b = {.t = t, .lanes = pool_lanes(t)};
     float *at = t->scratch;
     const int additive = t->score == ATTN_SCORE_ADDITIVE;
     const vf32 c = v_set1(t->scale * ATTN_LOG2E);
@@ -303,40 +286,21 @@ ATTN_INLINE void pool_block_run(const struct attn_pool_task *t, int nv) {
     if (t->part) {
         float *part = t->part;
         struct pool_state st = pool_state_at(&part, b.lanes, t->d_v);
-        pool_chunk(&b, nv, &r, t->chunk, &st);
+        pool_chunk(&b, &r, t->chunk, &st);
         return;
     }
     size_t chunk = r.lo / ATTN_CHUNK;
-    pool_chunk(&b, nv, &r, chunk, &all);
+    pool_chunk(&b, &r, chunk, &all);
     for (chunk++; chunk * ATTN_CHUNK < r.hi; chunk++) {
-        pool_chunk(&b, nv, &r, chunk, &one);
+        pool_chunk(&b, &r, chunk, &one);
         pool_merge(b.lanes, t->d_v, &all, &one);
     }
     pool_finish(t, b.lanes, &all);
-    if (t->weights) pool_weights(&b, nv, &r, &all);
-}
-
-/* One function a variant. A body that has fewer vectors of rows than 4 gets copies that are never called. */
-#define POOL_VARIANT(n) \
-    ATTN_NOINLINE void pool_block_##n(const struct attn_pool_task *t) { pool_block_run(t, (n) <= POOL_NV ? n : 1); }
-POOL_VARIANT(1)
-POOL_VARIANT(2)
-POOL_VARIANT(3)
-POOL_VARIANT(4)
-
-ATTN_INLINE size_t pool_vectors(const struct attn_pool_task *t) { return (t->n_rows + VF32_N - 1) / VF32_N; }
-
-static void pool_body(const struct attn_pool_task *t) {
-    switch (pool_vectors(t)) {
-    case 1: pool_block_1(t); break;
-    case 2: pool_block_2(t); break;
-    case 3: pool_block_3(t); break;
-    default: pool_block_4(t); break;
-    }
+    if (t->weights) pool_weights(&b, &r, &all);
 }
 
 static void pool_merge_body(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
-    const size_t lanes = pool_vectors(t) * VF32_N;
+    const size_t lanes = pool_lanes(t);
     float *at = t->part;
     struct pool_state all = pool_state_at(&at, lanes, t->d_v);
     for (size_t chunk = 1; chunk < n_chunks; chunk++) {

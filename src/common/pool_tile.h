@@ -16,7 +16,7 @@
 /* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for the sizes. */
 struct pool_block {
     const struct attn_pool_task *t;
-    size_t lanes;
+    size_t lanes; /* 1 to POOL_NV vectors */
     float *q;     /* [d_k][lanes]: q * c, or A_q q for additive scores */
     float *w;     /* [d_k][lanes]: w * c, additive only */
     float *lo;    /* [lanes]: first visible key, relative to the chunk, as a float (exact: <= ATTN_CHUNK) */
@@ -58,7 +58,7 @@ static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, co
 }
 
 /* s[i][lane] for keys [j, j + n), n <= ATTN_KEY_TILE. */
-ATTN_INLINE void pool_scores_dot(const struct pool_block *b, int nv, size_t j, size_t n, float *s) {
+ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t j, size_t n, float *s) {
     const struct attn_pool_task *t = b->t;
     const float *k = t->k + (ptrdiff_t)j * t->k_row;
     size_t i = 0;
@@ -73,6 +73,54 @@ ATTN_INLINE void pool_scores_dot(const struct pool_block *b, int nv, size_t j, s
         i += 2;
     }
     if (i < n) uk_qk(1, nv, k + (ptrdiff_t)i * t->k_row, t->k_row, t->d_k, b->q, s + i * b->lanes);
+}
+
+/* o = fma(p, v, o) for keys [j, j + n), whose probabilities stand in p. */
+ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, size_t j, size_t n, const float *p, float *o) {
+    const struct attn_pool_task *t = b->t;
+    const float *v = t->v + (ptrdiff_t)j * t->v_row;
+    size_t c = 0;
+    for (; c + PV_COLS <= t->d_v; c += PV_COLS) uk_pv(PV_COLS, nv, n, v + c, t->v_row, p, o + c * b->lanes);
+    if (PV_COLS > 4 && c + 4 <= t->d_v) {
+        uk_pv(4, nv, n, v + c, t->v_row, p, o + c * b->lanes);
+        c += 4;
+    }
+    if (PV_COLS > 2 && c + 2 <= t->d_v) {
+        uk_pv(2, nv, n, v + c, t->v_row, p, o + c * b->lanes);
+        c += 2;
+    }
+    if (c < t->d_v) uk_pv(1, nv, n, v + c, t->v_row, p, o + c * b->lanes);
+}
+
+/* One function a number of vectors, so that a profile names it and the rest of the body exists once. */
+#define POOL_VARIANT(nv)                                                                                          \
+    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t j, size_t n, float *s) {              \
+        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, s);                                                    \
+    }                                                                                                            \
+    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t j, size_t n, const float *p, float *o) {  \
+        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, p, o);                                                     \
+    }
+POOL_VARIANT(1)
+POOL_VARIANT(2)
+POOL_VARIANT(3)
+POOL_VARIANT(4)
+
+static void pool_scores_dot(const struct pool_block *b, size_t j, size_t n, float *s) {
+    switch (b->lanes / VF32_N) {
+    case 1: pool_scores_1(b, j, n, s); break;
+    case 2: pool_scores_2(b, j, n, s); break;
+    case 3: pool_scores_3(b, j, n, s); break;
+    default: pool_scores_4(b, j, n, s); break;
+    }
+}
+
+static void pool_pv(const struct pool_block *b, size_t j, size_t n, const float *p, float *o) {
+    switch (b->lanes / VF32_N) {
+    case 1: pool_pv_1(b, j, n, p, o); break;
+    case 2: pool_pv_2(b, j, n, p, o); break;
+    case 3: pool_pv_3(b, j, n, p, o); break;
+    default: pool_pv_4(b, j, n, p, o); break;
+    }
 }
 
 static void pool_scores_additive(const struct pool_block *b, size_t j, size_t n, float *s) {

@@ -28,7 +28,10 @@ static double mask_at(const struct row *r, size_t j) {
     return 0.0;
 }
 
-/* The natural-log score of key j, at least -FLT_MAX where the key is visible, -inf where it is hidden. */
+/* -FLT_MAX in base 2, where order.h stops scores, as a natural-log score. */
+static const double lowest = -(double)FLT_MAX * 0.69314718055994530942; /* check: ln 2 */
+
+/* The natural-log score of key j, at least `lowest` where the key is visible, -inf where it is hidden. */
 static double score(const struct row *r, size_t j) {
     const struct attn_pool_task *t = r->t;
     const double mask = mask_at(r, j);
@@ -42,7 +45,7 @@ static double score(const struct row *r, size_t j) {
             s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d]);
     }
     s = s * (double)t->scale + mask;
-    return s < -(double)FLT_MAX ? -(double)FLT_MAX : s;
+    return s < lowest ? lowest : s;
 }
 
 size_t attn_pool_scratch_scalar(enum attn_score_kind kind, size_t d_k, size_t d_v) {
