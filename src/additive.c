@@ -5,27 +5,40 @@
 #include "linear.h"
 #include "pool.h"
 
-attn_status attn_features_plan(attn_context *c, const char *name, const attn_packed *const *a, const attn_tensor *x,
-                               struct attn_features *f) {
-    *f = (struct attn_features){.a = a, .view = *x};
+attn_status attn_features_plan(attn_context *c, const char *name, const attn_packed *const *a,
+                               const attn_tensor *x, struct attn_features *f) {
+    *f = (struct attn_features){.a = a, .heads = x->size[HEAD], .view = *x};
     if (!a) return ATTN_OK;
     for (size_t h = 0; h < x->size[HEAD]; h++) {
         char which[48];
         snprintf(which, sizeof which, "%s[%zu]", name, h);
         ATTN_TRY(attn_packed_check(c, which, a[h]));
         if (a[h]->k != x->size[COLUMN])
-            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it takes %zu inputs, but its rows have %zu", which, (size_t)a[h]->k,
-                             x->size[COLUMN]);
+            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it takes %zu inputs, but its rows have %zu", which,
+                             (size_t)a[h]->k, x->size[COLUMN]);
         if (a[h]->n != a[0]->n)
-            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it has %zu outputs, %s[0] has %zu", which, (size_t)a[h]->n, name,
-                             (size_t)a[0]->n);
+            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it has %zu outputs, %s[0] has %zu", which,
+                             (size_t)a[h]->n, name, (size_t)a[0]->n);
     }
     const size_t n = x->size[HEAD] ? (size_t)a[0]->n : 0;
     size_t rows;
-    if (__builtin_mul_overflow(x->size[BATCH], x->size[HEAD], &rows) || __builtin_mul_overflow(rows, x->size[ROW], &rows) ||
-        __builtin_mul_overflow(rows, n, &rows) || !attn_size_add(&f->bytes, rows, sizeof(float)))
+    if (__builtin_mul_overflow(x->size[BATCH], x->size[HEAD], &rows) ||
+        __builtin_mul_overflow(rows, x->size[ROW], &rows) || __builtin_mul_overflow(rows, n, &rows) ||
+        !attn_size_add(&f->bytes, rows, sizeof(float)))
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "%s: its results do not fit the address space", name);
     f->view = attn_tensor_contiguous(NULL, ATTN_F32, x->size[BATCH], x->size[HEAD], x->size[ROW], n);
+    return ATTN_OK;
+}
+
+attn_status attn_features_overlap(attn_context *c, const char *name, const struct attn_features *f,
+                                  const struct attn_span *outputs, size_t n_outputs) {
+    for (size_t h = 0; f->a && h < f->heads; h++) {
+        for (size_t i = 0; i < n_outputs; i++) {
+            const struct attn_span pair[2] = {outputs[i],
+                                              attn_span_of(name, f->a[h], (size_t)f->a[h]->bytes)};
+            ATTN_TRY(attn_spans_check(c, pair, 2, 1));
+        }
+    }
     return ATTN_OK;
 }
 
@@ -66,8 +79,14 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
     ATTN_TRY(attn_features_plan(c, "a_k", a.a_k, a.k, &x->f_k));
     x->q = a.q;
     x->k = a.k;
-    x->p = (struct attn_pooling_problem){.score = ATTN_SCORE_ADDITIVE, .q = &x->f_q.view, .k = &x->f_k.view, .v = a.v, .w = a.w,
-                                         .out = a.out, .lse = a.lse, .weights = a.weights};
+    x->p = (struct attn_pooling_problem){.score = ATTN_SCORE_ADDITIVE,
+                                         .q = &x->f_q.view,
+                                         .k = &x->f_k.view,
+                                         .v = a.v,
+                                         .w = a.w,
+                                         .out = a.out,
+                                         .lse = a.lse,
+                                         .weights = a.weights};
     ATTN_TRY(attn_scoring_read(c, &x->p.scoring, a.scoring));
     struct attn_pooling_problem check = x->p; /* what lies in scratch has no address yet */
     attn_tensor q = x->f_q.view, k = x->f_k.view;
@@ -79,6 +98,8 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
     if (x->f_q.a) spans[3] = spans[ATTN_POOL_SPANS];
     if (x->f_k.a) spans[4] = spans[ATTN_POOL_SPANS + 1];
     ATTN_TRY(attn_spans_check(c, spans, n, n_outputs));
+    ATTN_TRY(attn_features_overlap(c, "a_q", &x->f_q, spans, n_outputs));
+    ATTN_TRY(attn_features_overlap(c, "a_k", &x->f_k, spans, n_outputs));
     return attn_pool_scratch_bytes(c, &x->p, &x->pool_bytes);
 }
 
@@ -86,7 +107,8 @@ static attn_status scratch_bytes(attn_context *c, const struct additive *x, size
     *bytes = 0;
     if (!attn_size_add(bytes, x->pool_bytes, 1) || !attn_size_add(bytes, x->f_q.bytes, 1) ||
         !attn_size_add(bytes, x->f_k.bytes, 1))
-        return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: the scratch for its sizes does not fit the address space");
+        return attn_fail(c, ATTN_ERROR_OVERFLOW,
+                         "q: the scratch for its sizes does not fit the address space");
     return ATTN_OK;
 }
 

@@ -101,11 +101,11 @@ typedef void attn_merge_fn(const struct attn_pool_task *task, size_t n_chunks, s
 
 struct attn_backend {
     const char *name;
-    uint32_t requires;   /* bits of cpu.h */
-    uint32_t layout;     /* of packed weights: their panel width nr */
-    size_t linear_rows;  /* height of the register tile: the plan cuts rows at multiples of it */
-    size_t pool_rows;    /* rows of a full block */
-    int splits;          /* pool takes parts */
+    uint32_t requires;  /* bits of cpu.h */
+    uint32_t layout;    /* of packed weights: their panel width nr */
+    size_t linear_rows; /* height of the register tile: the plan cuts rows at multiples of it */
+    size_t pool_rows;   /* rows of a full block */
+    int splits;         /* pool takes parts */
     attn_linear_fn *linear;
     attn_pool_fn *pool;
     attn_merge_fn *merge;

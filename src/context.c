@@ -56,8 +56,8 @@ attn_status attn_struct_read(attn_context *c, const char *name, void *to, size_t
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s: size is %zu; set it to sizeof the struct", name, size);
     for (size_t i = known; i < size; i++)
         if (((const unsigned char *)from)[i])
-            return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s: sets a member that this version (%s) does not know", name,
-                             attn_version());
+            return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s: sets a member that this version (%s) does not know",
+                             name, attn_version());
     memcpy(to, from, size < known ? size : known);
     return ATTN_OK;
 }
@@ -83,13 +83,15 @@ static attn_status open_context(attn_context *c, const attn_options *options) {
     if (o.executor && (!o.executor->run || o.executor->n_workers == 0))
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.executor: run is null or n_workers is 0");
     if (!o.scratch && o.scratch_bytes)
-        return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.scratch is null, but scratch_bytes is %zu", o.scratch_bytes);
+        return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.scratch is null, but scratch_bytes is %zu",
+                         o.scratch_bytes);
     c->backend = attn_backend_find(o.backend, c->error, sizeof c->error);
     if (!c->backend) return ATTN_ERROR_BACKEND;
     c->scratch_owned = 1;
     if (o.scratch) take_callers_scratch(c, o.scratch, o.scratch_bytes);
     if (!attn_executor_open(&c->executor, o.executor, o.n_threads))
-        return attn_fail(c, ATTN_ERROR_MEMORY, "options.n_threads: the system gives no %zu threads", o.n_threads);
+        return attn_fail(c, ATTN_ERROR_MEMORY, "options.n_threads: the system gives no %zu threads",
+                         o.n_threads);
     return ATTN_OK;
 }
 
@@ -130,8 +132,9 @@ void attn_context_destroy(attn_context *c) {
 attn_status attn_scratch_take(attn_context *c, size_t bytes, void **scratch) {
     if (bytes > c->scratch_bytes) {
         if (!c->scratch_owned)
-            return attn_fail(c, ATTN_ERROR_SCRATCH, "scratch: %zu bytes are needed, %zu were given (64-byte aligned part)",
-                             bytes, c->scratch_bytes);
+            return attn_fail(c, ATTN_ERROR_SCRATCH,
+                             "scratch: %zu bytes are needed, %zu were given (64-byte aligned part)", bytes,
+                             c->scratch_bytes);
         const size_t rounded = (bytes + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
         char *grown = rounded >= bytes ? aligned_alloc(ATTN_ALIGN, rounded) : NULL;
         if (!grown) return attn_fail(c, ATTN_ERROR_MEMORY, "scratch: the system gives no %zu bytes", bytes);

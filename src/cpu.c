@@ -28,9 +28,10 @@ uint32_t attn_cpu_bundles(void) {
     return bundles;
 }
 
-#define FEATURES(X)                                                                               \
-    X("sse4.2") X("avx") {"f16c", has_f16c()}, X("fma") X("avx2") X("avx512f") X("avx512bw") X("avx512dq") \
-    X("avx512vl") X("avx512vnni") X("avx512bf16")
+#define FEATURES(X)                                                                                         \
+    X("sse4.2")                                                                                             \
+    X("avx"){"f16c", has_f16c()}, X("fma") X("avx2") X("avx512f") X("avx512bw") X("avx512dq") X("avx512vl") \
+                                      X("avx512vnni") X("avx512bf16")
 #define HAS_FEATURE(name) {name, __builtin_cpu_supports(name) != 0},
 
 #elif defined(__aarch64__)
@@ -58,10 +59,10 @@ uint32_t attn_cpu_bundles(void) {
 
 uint32_t attn_cpu_bundles(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMD ? ATTN_CPU_NEON : 0; }
 
-#define FEATURES(X)                                                                                      \
-    X("asimd", AT_HWCAP, HWCAP_ASIMD) X("asimdhp", AT_HWCAP, HWCAP_ASIMDHP)                              \
-    X("asimddp", AT_HWCAP, HWCAP_ASIMDDP) X("sve", AT_HWCAP, HWCAP_SVE)                                  \
-    X("i8mm", AT_HWCAP2, HWCAP2_I8MM) X("bf16", AT_HWCAP2, HWCAP2_BF16)
+#define FEATURES(X)                                                             \
+    X("asimd", AT_HWCAP, HWCAP_ASIMD)                                           \
+    X("asimdhp", AT_HWCAP, HWCAP_ASIMDHP) X("asimddp", AT_HWCAP, HWCAP_ASIMDDP) \
+        X("sve", AT_HWCAP, HWCAP_SVE) X("i8mm", AT_HWCAP2, HWCAP2_I8MM) X("bf16", AT_HWCAP2, HWCAP2_BF16)
 #define HAS_FEATURE(name, word, bit) {name, (getauxval(word) & (bit)) != 0},
 
 #else

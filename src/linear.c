@@ -22,7 +22,8 @@ static void run_task(void *arg, size_t index, size_t worker) {
     (void)worker;
     const size_t column = index % j->column_blocks, row = index / j->column_blocks % j->row_blocks;
     const size_t outer = index / j->column_blocks / j->row_blocks;
-    const ptrdiff_t b = (ptrdiff_t)(outer / j->n_inner), h = (ptrdiff_t)(outer % j->n_inner), i = (ptrdiff_t)(row * j->rows);
+    const ptrdiff_t b = (ptrdiff_t)(outer / j->n_inner), h = (ptrdiff_t)(outer % j->n_inner),
+                    i = (ptrdiff_t)(row * j->rows);
     const size_t first = column * j->columns;
     const struct attn_linear_task t = {
         .x = j->x + b * j->x_stride[0] + h * j->x_stride[1] + i * j->x_row,
@@ -93,7 +94,8 @@ void attn_linear_run(attn_context *c, const attn_tensor *x, const attn_packed *w
     struct loop loops[3];
     if (!x->size[BATCH] || !x->size[HEAD] || !x->size[ROW] || o0 == o1) return;
     int n = loops_of(x, y, loops);
-    const struct loop rows = n > 0 ? loops[--n] : one, inner = n > 0 ? loops[--n] : one, outer = n > 0 ? loops[0] : one;
+    const struct loop rows = n > 0 ? loops[--n] : one, inner = n > 0 ? loops[--n] : one,
+                      outer = n > 0 ? loops[0] : one;
     struct job j = {
         .backend = c->backend,
         .x = x->data,

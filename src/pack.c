@@ -17,13 +17,15 @@ static size_t packed_bytes(size_t n, size_t k, int has_bias) {
     return bytes;
 }
 
-static attn_status check_weights(attn_context *c, const attn_tensor *w, unsigned flags, struct attn_span *span) {
+static attn_status check_weights(attn_context *c, const attn_tensor *w, unsigned flags,
+                                 struct attn_span *span) {
     ATTN_TRY(attn_tensor_check(c, "w", w, TENSOR_F32 | flags, span));
     ATTN_TRY(attn_tensor_expect(c, "w", w, 1, 1, SIZE_MAX, SIZE_MAX));
-    if (!w->size[ROW] || !w->size[COLUMN]) return attn_fail(c, ATTN_ERROR_SHAPE, "w: it has no rows or no columns");
+    if (!w->size[ROW] || !w->size[COLUMN])
+        return attn_fail(c, ATTN_ERROR_SHAPE, "w: it has no rows or no columns");
     if (!packed_bytes(w->size[ROW], w->size[COLUMN], 1))
-        return attn_fail(c, ATTN_ERROR_OVERFLOW, "w: %zu x %zu floats do not fit the address space", w->size[ROW],
-                         w->size[COLUMN]);
+        return attn_fail(c, ATTN_ERROR_OVERFLOW, "w: %zu x %zu floats do not fit the address space",
+                         w->size[ROW], w->size[COLUMN]);
     return ATTN_OK;
 }
 
@@ -54,25 +56,33 @@ static void pack_panels(const attn_tensor *w, size_t nr, float *to) {
     }
 }
 
-attn_status attn_pack_linear(attn_context *c, const attn_tensor *w, const float *bias, void *memory, size_t bytes,
-                             const attn_packed **packed) {
+attn_status attn_pack_linear(attn_context *c, const attn_tensor *w, const float *bias, void *memory,
+                             size_t bytes, const attn_packed **packed) {
     struct attn_span spans[3];
     ATTN_TRY(attn_enter(c));
     if (!packed) return attn_fail(c, ATTN_ERROR_ARGUMENT, "packed is null");
     ATTN_TRY(check_weights(c, w, 0, &spans[1]));
     if (!memory) return attn_fail(c, ATTN_ERROR_ARGUMENT, "memory is null");
-    if ((uintptr_t)memory % ATTN_ALIGN) return attn_fail(c, ATTN_ERROR_STRIDE, "memory is not 64-byte aligned");
-    if ((uintptr_t)bias % sizeof(float)) return attn_fail(c, ATTN_ERROR_STRIDE, "bias is not aligned to a float");
+    if ((uintptr_t)memory % ATTN_ALIGN)
+        return attn_fail(c, ATTN_ERROR_STRIDE, "memory is not 64-byte aligned");
+    if ((uintptr_t)bias % sizeof(float))
+        return attn_fail(c, ATTN_ERROR_STRIDE, "bias is not aligned to a float");
     const size_t n = w->size[ROW], k = w->size[COLUMN], need = packed_bytes(n, k, 1);
-    if (bytes < need) return attn_fail(c, ATTN_ERROR_SCRATCH, "memory: %zu bytes are needed, not %zu", need, bytes);
+    if (bytes < need)
+        return attn_fail(c, ATTN_ERROR_SCRATCH, "memory: %zu bytes are needed, not %zu", need, bytes);
     spans[0] = attn_span_of("memory", memory, need);
     spans[2] = attn_span_of("bias", bias, n * sizeof(float));
     ATTN_TRY(attn_spans_check(c, spans, 3, 1));
 
     struct attn_packed *p = memory;
     memset(memory, 0, need);
-    *p = (struct attn_packed){.magic = ATTN_PACK_MAGIC, .version = ATTN_PACK_VERSION, .layout = c->backend->layout,
-                              .dtype = ATTN_F32, .has_bias = bias != NULL, .n = n, .k = k,
+    *p = (struct attn_packed){.magic = ATTN_PACK_MAGIC,
+                              .version = ATTN_PACK_VERSION,
+                              .layout = c->backend->layout,
+                              .dtype = ATTN_F32,
+                              .has_bias = bias != NULL,
+                              .n = n,
+                              .k = k,
                               .bytes = packed_bytes(n, k, bias != NULL)};
     pack_panels(w, c->backend->layout, (float *)(void *)(p + 1));
     if (bias) memcpy((float *)(void *)(p + 1) + padded(n) * k, bias, n * sizeof(float));
@@ -83,12 +93,15 @@ attn_status attn_pack_linear(attn_context *c, const attn_tensor *w, const float 
 attn_status attn_packed_check(attn_context *c, const char *name, const attn_packed *w) {
     if (!w) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s is null", name);
     if ((uintptr_t)w % ATTN_ALIGN) return attn_fail(c, ATTN_ERROR_STRIDE, "%s is not 64-byte aligned", name);
-    if (w->magic != ATTN_PACK_MAGIC) return attn_fail(c, ATTN_ERROR_PACKED, "%s does not hold packed weights", name);
+    if (w->magic != ATTN_PACK_MAGIC)
+        return attn_fail(c, ATTN_ERROR_PACKED, "%s does not hold packed weights", name);
     if (w->version != ATTN_PACK_VERSION)
-        return attn_fail(c, ATTN_ERROR_PACKED, "%s: its format is version %u, this library's is %u; pack it again", name,
+        return attn_fail(c, ATTN_ERROR_PACKED,
+                         "%s: its format is version %u, this library's is %u; pack it again", name,
                          w->version, ATTN_PACK_VERSION);
     if (w->layout != c->backend->layout)
-        return attn_fail(c, ATTN_ERROR_PACKED, "%s: its panels are %u wide, the %s backend's are %u; pack it again", name,
+        return attn_fail(c, ATTN_ERROR_PACKED,
+                         "%s: its panels are %u wide, the %s backend's are %u; pack it again", name,
                          w->layout, c->backend->name, c->backend->layout);
     return ATTN_OK;
 }

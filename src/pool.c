@@ -16,15 +16,18 @@ attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scor
 
 /* ---- Checks ------------------------------------------------------------------------------------------ */
 
-static attn_status check_lengths(attn_context *c, const char *name, const size_t *lengths, size_t batch, size_t most) {
+static attn_status check_lengths(attn_context *c, const char *name, const size_t *lengths, size_t batch,
+                                 size_t most) {
     for (size_t b = 0; lengths && b < batch; b++) {
         if (lengths[b] > most)
-            return attn_fail(c, ATTN_ERROR_SHAPE, "%s[%zu] is %zu, more than the %zu rows there are", name, b, lengths[b], most);
+            return attn_fail(c, ATTN_ERROR_SHAPE, "%s[%zu] is %zu, more than the %zu rows there are", name, b,
+                             lengths[b], most);
     }
     return ATTN_OK;
 }
 
-static attn_status check_scoring(attn_context *c, const struct attn_pooling_problem *p, unsigned flags, struct attn_span *span) {
+static attn_status check_scoring(attn_context *c, const struct attn_pooling_problem *p, unsigned flags,
+                                 struct attn_span *span) {
     const attn_tensor *q = p->q, *mask = p->scoring.mask;
     const size_t heads = p->mask_heads ? p->mask_heads : q->size[HEAD];
     ATTN_TRY(check_lengths(c, "scoring.q_lengths", p->scoring.q_lengths, q->size[BATCH], q->size[ROW]));
@@ -38,15 +41,16 @@ static attn_status check_scoring(attn_context *c, const struct attn_pooling_prob
 }
 
 /* An optional output [batch, n_head, n_q, columns]. */
-static attn_status check_extra(attn_context *c, const char *name, const attn_tensor *t, const attn_tensor *q, size_t columns,
-                               unsigned flags, struct attn_span *span) {
+static attn_status check_extra(attn_context *c, const char *name, const attn_tensor *t, const attn_tensor *q,
+                               size_t columns, unsigned flags, struct attn_span *span) {
     *span = attn_span_of(name, NULL, 0);
     if (!t) return ATTN_OK;
     ATTN_TRY(attn_tensor_check(c, name, t, TENSOR_F32 | TENSOR_OUTPUT | flags, span));
     return attn_tensor_expect(c, name, t, q->size[BATCH], q->size[HEAD], q->size[ROW], columns);
 }
 
-static attn_status check_inputs(attn_context *c, const struct attn_pooling_problem *p, unsigned flags, struct attn_span *spans) {
+static attn_status check_inputs(attn_context *c, const struct attn_pooling_problem *p, unsigned flags,
+                                struct attn_span *spans) {
     const attn_tensor *q = p->q, *k = p->k, *v = p->v;
     ATTN_TRY(attn_tensor_check(c, "q", q, TENSOR_F32 | flags, &spans[0]));
     ATTN_TRY(attn_tensor_check(c, "k", k, TENSOR_F32 | flags, &spans[1]));
@@ -56,24 +60,27 @@ static attn_status check_inputs(attn_context *c, const struct attn_pooling_probl
     ATTN_TRY(attn_tensor_expect(c, "k", k, q->size[BATCH], SIZE_MAX, SIZE_MAX, q->size[COLUMN]));
     ATTN_TRY(attn_tensor_expect(c, "v", v, q->size[BATCH], k->size[HEAD], k->size[ROW], SIZE_MAX));
     if (!k->size[HEAD] || !q->size[HEAD] || q->size[HEAD] % k->size[HEAD])
-        return attn_fail(c, ATTN_ERROR_SHAPE, "q: its head size %zu is no multiple of k's %zu", q->size[HEAD], k->size[HEAD]);
+        return attn_fail(c, ATTN_ERROR_SHAPE, "q: its head size %zu is no multiple of k's %zu", q->size[HEAD],
+                         k->size[HEAD]);
     return ATTN_OK;
 }
 
-attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query, struct attn_span *spans,
-                            size_t *n_spans, size_t *n_outputs) {
+attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query,
+                            struct attn_span *spans, size_t *n_spans, size_t *n_outputs) {
     const unsigned flags = query ? TENSOR_NO_DATA : 0;
     const attn_tensor *q = p->q;
     ATTN_TRY(check_inputs(c, p, flags, spans + 3));
     ATTN_TRY(attn_tensor_check(c, "out", p->out, TENSOR_F32 | TENSOR_OUTPUT | flags, &spans[0]));
-    ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW], p->v->size[COLUMN]));
+    ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW],
+                                p->v->size[COLUMN]));
     ATTN_TRY(check_extra(c, "lse", p->lse, q, 1, flags, &spans[1]));
     ATTN_TRY(check_extra(c, "weights", p->weights, q, p->k->size[ROW], flags, &spans[2]));
     ATTN_TRY(check_scoring(c, p, flags, &spans[6]));
     spans[7] = attn_span_of("w", NULL, 0);
     if (p->w) {
         ATTN_TRY(attn_tensor_check(c, "w", p->w, TENSOR_F32 | flags, &spans[7]));
-        ATTN_TRY(attn_tensor_expect(c, "w", p->w, 1, p->w->size[HEAD] == 1 ? 1 : q->size[HEAD], 1, q->size[COLUMN]));
+        ATTN_TRY(attn_tensor_expect(c, "w", p->w, 1, p->w->size[HEAD] == 1 ? 1 : q->size[HEAD], 1,
+                                    q->size[COLUMN]));
     }
     *n_spans = ATTN_POOL_SPANS;
     *n_outputs = 3;
@@ -104,7 +111,8 @@ static size_t max(size_t a, size_t b) { return a > b ? a : b; }
 
 enum { ENOUGH_TASKS = 256 };
 
-static attn_status make_plan(attn_context *c, const struct attn_pooling_problem *p, struct plan *plan, size_t *bytes) {
+static attn_status make_plan(attn_context *c, const struct attn_pooling_problem *p, struct plan *plan,
+                             size_t *bytes) {
     const struct attn_backend *b = c->backend;
     const size_t n_kv = p->k->size[ROW], d_v = p->v->size[COLUMN];
     *plan = (struct plan){.backend = b, .p = p};
@@ -116,7 +124,8 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     plan->block_rows = min(b->pool_rows, max(plan->rows, 1));
     plan->blocks = plan->rows / plan->block_rows + (plan->rows % plan->block_rows != 0);
     plan->chunks = max(1, n_kv / ATTN_CHUNK + (n_kv % ATTN_CHUNK != 0));
-    if (__builtin_mul_overflow(plan->blocks, plan->heads, &tasks) || __builtin_mul_overflow(tasks, plan->chunks, &tasks))
+    if (__builtin_mul_overflow(plan->blocks, plan->heads, &tasks) ||
+        __builtin_mul_overflow(tasks, plan->chunks, &tasks))
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
     plan->split = b->splits && !p->weights && plan->chunks > 1 && plan->blocks * plan->heads < ENOUGH_TASKS;
 
@@ -125,9 +134,13 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     int fits = d_v < SIZE_MAX / 8 / lanes - 2 && p->q->size[COLUMN] < SIZE_MAX / 1024;
     plan->part = (d_v + 2) * lanes;
     plan->worker_bytes = fits ? b->pool_scratch(p->score, p->q->size[COLUMN], d_v) : 0;
-    fits = fits && attn_size_add(&each, plan->worker_bytes, 1) && attn_size_add(&total, each, c->executor.n_workers);
-    if (plan->split) fits = fits && plan->part <= SIZE_MAX / 4 && attn_size_add(&total, tasks, plan->part * sizeof(float));
-    if (!fits) return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: the scratch for its sizes does not fit the address space");
+    fits = fits && attn_size_add(&each, plan->worker_bytes, 1) &&
+           attn_size_add(&total, each, c->executor.n_workers);
+    if (plan->split)
+        fits = fits && plan->part <= SIZE_MAX / 4 && attn_size_add(&total, tasks, plan->part * sizeof(float));
+    if (!fits)
+        return attn_fail(c, ATTN_ERROR_OVERFLOW,
+                         "q: the scratch for its sizes does not fit the address space");
     plan->worker_bytes = each;
     *bytes = total;
     return ATTN_OK;
@@ -154,10 +167,12 @@ static void visible_range(const struct attn_pooling_problem *p, size_t b, size_t
 
 /* Address of element (b, h, i, 0) in elements. */
 static ptrdiff_t element(const attn_tensor *t, size_t b, size_t h, size_t i) {
-    return (ptrdiff_t)b * attn_stride(t, BATCH) + (ptrdiff_t)h * attn_stride(t, HEAD) + (ptrdiff_t)i * attn_stride(t, ROW);
+    return (ptrdiff_t)b * attn_stride(t, BATCH) + (ptrdiff_t)h * attn_stride(t, HEAD) +
+           (ptrdiff_t)i * attn_stride(t, ROW);
 }
 
-static void set_mask(struct attn_pool_task *t, const struct attn_pooling_problem *p, size_t b, size_t h, size_t i) {
+static void set_mask(struct attn_pool_task *t, const struct attn_pooling_problem *p, size_t b, size_t h,
+                     size_t i) {
     const attn_tensor *mask = p->scoring.mask;
     if (!mask || !p->k->size[ROW]) return;
     const ptrdiff_t at = element(mask, b, h + p->mask_head, i);
@@ -192,7 +207,8 @@ static void set_block(struct attn_pool_task *t, const struct plan *plan, size_t 
 
 static void set_inputs(struct attn_pool_task *t, const struct plan *plan, size_t head, size_t block) {
     const struct attn_pooling_problem *p = plan->p;
-    const size_t n_head_kv = p->k->size[HEAD], b = head / n_head_kv, h_kv = head % n_head_kv, h = h_kv * plan->group;
+    const size_t n_head_kv = p->k->size[HEAD], b = head / n_head_kv, h_kv = head % n_head_kv,
+                 h = h_kv * plan->group;
     const size_t row = block * plan->block_rows, i = row / plan->group;
     t->q = (const float *)p->q->data + element(p->q, b, h, i);
     t->q_row = attn_stride(p->q, ROW);

@@ -10,10 +10,10 @@
 struct attn_pooling_problem {
     enum attn_score_kind score;
     const attn_tensor *q, *k, *v, *out, *lse, *weights;
-    const attn_tensor *w;     /* additive: [1, n_head or 1, 1, c] */
-    attn_scoring scoring;     /* a copy of this version's size; zeroed where the caller gave none */
-    size_t mask_head;         /* where the heads of q begin in the mask's */
-    size_t mask_heads;        /* how many heads the mask counts; 0: those of q */
+    const attn_tensor *w; /* additive: [1, n_head or 1, 1, c] */
+    attn_scoring scoring; /* a copy of this version's size; zeroed where the caller gave none */
+    size_t mask_head;     /* where the heads of q begin in the mask's */
+    size_t mask_heads;    /* how many heads the mask counts; 0: those of q */
 };
 
 /* Where scoring is null all is default. */
@@ -22,8 +22,8 @@ attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scor
 /* Checks q, k, v, out, lse, weights and scoring against each other, with their spans for the overlap rule:
  * outputs first (returned in *n_outputs), at most ATTN_POOL_SPANS in all. query: data is not looked at. */
 enum { ATTN_POOL_SPANS = 8 };
-attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query, struct attn_span *spans,
-                            size_t *n_spans, size_t *n_outputs);
+attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query,
+                            struct attn_span *spans, size_t *n_spans, size_t *n_outputs);
 
 /* Scratch bytes of attn_pool_run(); OVERFLOW where they do not fit. */
 attn_status attn_pool_scratch_bytes(attn_context *c, const struct attn_pooling_problem *p, size_t *bytes);

@@ -1,12 +1,18 @@
 #include "pool.h"
 
-static attn_status prepare(attn_context *c, const attn_sdpa_args *args, int query, struct attn_pooling_problem *p) {
+static attn_status prepare(attn_context *c, const attn_sdpa_args *args, int query,
+                           struct attn_pooling_problem *p) {
     attn_sdpa_args a;
     struct attn_span spans[ATTN_POOL_SPANS];
     size_t n, n_outputs;
     ATTN_TRY(attn_enter(c));
     ATTN_TRY(attn_struct_read(c, "args", &a, sizeof a, args));
-    *p = (struct attn_pooling_problem){.score = ATTN_SCORE_DOT, .q = a.q, .k = a.k, .v = a.v, .out = a.out, .lse = a.lse,
+    *p = (struct attn_pooling_problem){.score = ATTN_SCORE_DOT,
+                                       .q = a.q,
+                                       .k = a.k,
+                                       .v = a.v,
+                                       .out = a.out,
+                                       .lse = a.lse,
                                        .weights = a.weights};
     ATTN_TRY(attn_scoring_read(c, &p->scoring, a.scoring));
     ATTN_TRY(attn_pool_check(c, p, query, spans, &n, &n_outputs));

@@ -2,10 +2,12 @@
 
 size_t attn_dtype_bytes(attn_dtype dtype) { return dtype == ATTN_F32 ? sizeof(float) : 1; }
 
-attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, size_t head, size_t row, size_t column) {
+attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, size_t head, size_t row,
+                                   size_t column) {
     /* Unsigned, so that sizes too large wrap; every function that takes the tensor refuses them. */
     const size_t e = attn_dtype_bytes(dtype), r = column * e, h = row * r, b = head * h;
-    const attn_tensor t = {data, dtype, {batch, head, row, column}, {(ptrdiff_t)b, (ptrdiff_t)h, (ptrdiff_t)r, (ptrdiff_t)e}};
+    const attn_tensor t = {
+        data, dtype, {batch, head, row, column}, {(ptrdiff_t)b, (ptrdiff_t)h, (ptrdiff_t)r, (ptrdiff_t)e}};
     return t;
 }
 
@@ -19,7 +21,9 @@ struct attn_span attn_span_of(const char *name, const void *p, size_t bytes) {
     return s;
 }
 
-static int is_empty(const attn_tensor *t) { return !t->size[BATCH] || !t->size[HEAD] || !t->size[ROW] || !t->size[COLUMN]; }
+static int is_empty(const attn_tensor *t) {
+    return !t->size[BATCH] || !t->size[HEAD] || !t->size[ROW] || !t->size[COLUMN];
+}
 
 static const char *const dim_name[] = {"batch", "head", "row", "column"};
 
@@ -27,17 +31,20 @@ static attn_status check_strides(attn_context *c, const char *name, const attn_t
     const ptrdiff_t e = (ptrdiff_t)attn_dtype_bytes(t->dtype);
     for (int i = 0; i < 4; i++) {
         if (t->size[i] > 1 && t->stride[i] % e)
-            return attn_fail(c, ATTN_ERROR_STRIDE, "%s: its %s stride of %td bytes is no multiple of the element (%td)", name,
+            return attn_fail(c, ATTN_ERROR_STRIDE,
+                             "%s: its %s stride of %td bytes is no multiple of the element (%td)", name,
                              dim_name[i], t->stride[i], e);
     }
     if (t->size[COLUMN] > 1 && t->stride[COLUMN] != e)
-        return attn_fail(c, ATTN_ERROR_STRIDE, "%s: its column stride is %td bytes; columns must be contiguous (%td)", name,
+        return attn_fail(c, ATTN_ERROR_STRIDE,
+                         "%s: its column stride is %td bytes; columns must be contiguous (%td)", name,
                          t->stride[COLUMN], e);
     return ATTN_OK;
 }
 
 /* Lowest and highest byte offset of any element; OVERFLOW where one does not fit. */
-static attn_status extent(attn_context *c, const char *name, const attn_tensor *t, ptrdiff_t *lo, ptrdiff_t *hi) {
+static attn_status extent(attn_context *c, const char *name, const attn_tensor *t, ptrdiff_t *lo,
+                          ptrdiff_t *hi) {
     const ptrdiff_t e = (ptrdiff_t)attn_dtype_bytes(t->dtype);
     *lo = 0;
     *hi = e;
@@ -45,10 +52,12 @@ static attn_status extent(attn_context *c, const char *name, const attn_tensor *
         ptrdiff_t reach;
         if (t->size[i] <= 1) continue;
         ptrdiff_t *end = t->stride[i] < 0 ? lo : hi;
-        if (t->size[i] - 1 > (size_t)PTRDIFF_MAX || __builtin_mul_overflow((ptrdiff_t)(t->size[i] - 1), t->stride[i], &reach) ||
+        if (t->size[i] - 1 > (size_t)PTRDIFF_MAX ||
+            __builtin_mul_overflow((ptrdiff_t)(t->size[i] - 1), t->stride[i], &reach) ||
             __builtin_add_overflow(*end, reach, end))
-            return attn_fail(c, ATTN_ERROR_OVERFLOW, "%s: its %s size %zu times its stride does not fit the address space",
-                             name, dim_name[i], t->size[i]);
+            return attn_fail(c, ATTN_ERROR_OVERFLOW,
+                             "%s: its %s size %zu times its stride does not fit the address space", name,
+                             dim_name[i], t->size[i]);
     }
     ptrdiff_t whole;
     if (__builtin_sub_overflow(*hi, *lo, &whole))
@@ -74,7 +83,8 @@ static attn_status check_aliasing(attn_context *c, const char *name, const attn_
         if (next < 0) break;
         done[next] = 1;
         if (step < reach)
-            return attn_fail(c, ATTN_ERROR_STRIDE, "%s: its %s stride of %td bytes makes elements share memory", name,
+            return attn_fail(c, ATTN_ERROR_STRIDE,
+                             "%s: its %s stride of %td bytes makes elements share memory", name,
                              dim_name[next], t->stride[next]);
         reach += (t->size[next] - 1) * step;
     }
@@ -87,7 +97,8 @@ attn_status attn_tensor_check(attn_context *c, const char *name, const attn_tens
     if (!t) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s is null", name);
     const int known = t->dtype == ATTN_F32 || t->dtype == ATTN_BOOL;
     if (!known || !(flags & (t->dtype == ATTN_F32 ? TENSOR_F32 : TENSOR_BOOL)))
-        return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type %d is not taken here", name, (int)t->dtype);
+        return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type %d is not taken here", name,
+                         (int)t->dtype);
     ptrdiff_t lo, hi;
     ATTN_TRY(check_strides(c, name, t));
     if (is_empty(t)) return ATTN_OK;
@@ -107,12 +118,13 @@ attn_status attn_tensor_check(attn_context *c, const char *name, const attn_tens
     return ATTN_OK;
 }
 
-attn_status attn_tensor_expect(attn_context *c, const char *name, const attn_tensor *t, size_t batch, size_t head,
-                               size_t row, size_t column) {
+attn_status attn_tensor_expect(attn_context *c, const char *name, const attn_tensor *t, size_t batch,
+                               size_t head, size_t row, size_t column) {
     const size_t want[4] = {batch, head, row, column};
     for (int i = 0; i < 4; i++) {
         if (want[i] != SIZE_MAX && t->size[i] != want[i])
-            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: its %s size is %zu, not %zu", name, dim_name[i], t->size[i], want[i]);
+            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: its %s size is %zu, not %zu", name, dim_name[i],
+                             t->size[i], want[i]);
     }
     return ATTN_OK;
 }

@@ -13,8 +13,8 @@ enum { BATCH, HEAD, ROW, COLUMN };
 enum {
     TENSOR_F32 = 1u << 0,
     TENSOR_BOOL = 1u << 1,
-    TENSOR_OUTPUT = 1u << 2,  /* written: elements must not alias each other */
-    TENSOR_NO_DATA = 1u << 3  /* a size query: data is not looked at */
+    TENSOR_OUTPUT = 1u << 2, /* written: elements must not alias each other */
+    TENSOR_NO_DATA = 1u << 3 /* a size query: data is not looked at */
 };
 
 /* Bytes [lo, hi) that a tensor or an array touches; lo == hi: none. */
@@ -33,8 +33,8 @@ attn_status attn_tensor_check(attn_context *c, const char *name, const attn_tens
                               struct attn_span *span);
 
 /* The tensor's sizes are those; SIZE_MAX lets any size pass. */
-attn_status attn_tensor_expect(attn_context *c, const char *name, const attn_tensor *t, size_t batch, size_t head,
-                               size_t row, size_t column);
+attn_status attn_tensor_expect(attn_context *c, const char *name, const attn_tensor *t, size_t batch,
+                               size_t head, size_t row, size_t column);
 
 /* The first n_outputs spans share no byte with each other or with any later one. */
 attn_status attn_spans_check(attn_context *c, const struct attn_span *spans, size_t n, size_t n_outputs);

@@ -20,8 +20,8 @@ enum {
     POOL_KEYS = 128
 };
 
-_Static_assert(LINEAR_MR * LINEAR_NV + LINEAR_NV + 1 <= 16, "linear: registers");
-_Static_assert(QK_KEYS * POOL_NV + POOL_NV + 1 <= 16, "QK: registers");
-_Static_assert(PV_COLS * POOL_NV + POOL_NV + 1 <= 16, "PV: registers");
+_Static_assert(LINEAR_MR *LINEAR_NV + LINEAR_NV + 1 <= 16, "linear: registers");
+_Static_assert(QK_KEYS *POOL_NV + POOL_NV + 1 <= 16, "QK: registers");
+_Static_assert(PV_COLS *POOL_NV + POOL_NV + 1 <= 16, "PV: registers");
 
 #endif

@@ -54,7 +54,8 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     }
 }
 
-ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q, float *s) {
+ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q,
+                       float *s) {
     __m256 c[QK_KEYS][POOL_NV];
     const float *high = keys > 3 ? k + 3 * k_row : k;
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
@@ -73,7 +74,8 @@ ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t
     }
 }
 
-ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p, float *o) {
+ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p,
+                       float *o) {
     __m256 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_loadu_ps(o + (i * nv + v) * 8);

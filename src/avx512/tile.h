@@ -20,8 +20,8 @@ enum {
     POOL_KEYS = 256
 };
 
-_Static_assert(LINEAR_MR * LINEAR_NV + LINEAR_NV + 1 <= 32, "linear: registers");
-_Static_assert(QK_KEYS * POOL_NV + POOL_NV + 1 <= 32, "QK: registers");
-_Static_assert(PV_COLS * POOL_NV + POOL_NV + 1 <= 32, "PV: registers");
+_Static_assert(LINEAR_MR *LINEAR_NV + LINEAR_NV + 1 <= 32, "linear: registers");
+_Static_assert(QK_KEYS *POOL_NV + POOL_NV + 1 <= 32, "QK: registers");
+_Static_assert(PV_COLS *POOL_NV + POOL_NV + 1 <= 32, "PV: registers");
 
 #endif

@@ -38,7 +38,8 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     }
 }
 
-ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q, float *s) {
+ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q,
+                       float *s) {
     __m512 c[QK_KEYS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_setzero_ps();
@@ -56,7 +57,8 @@ ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t
     }
 }
 
-ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p, float *o) {
+ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p,
+                       float *o) {
     __m512 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_loadu_ps(o + (i * nv + v) * 16);

@@ -17,21 +17,20 @@ struct linear_strip {
 };
 
 /* A panel's width is a multiple of ATTN_PANEL_UNIT, which leaves these numbers of vectors. */
-#define LINEAR_HAS(mr, nv) \
-    ((mr) <= LINEAR_MR && (nv) <= LINEAR_NV && (nv) * VF32_N % ATTN_PANEL_UNIT == 0)
+#define LINEAR_HAS(mr, nv) ((mr) <= LINEAR_MR && (nv) <= LINEAR_NV && (nv)*VF32_N % ATTN_PANEL_UNIT == 0)
 
 /* One function a variant, so that a profile names it and no variant's registers depend on another's. */
-#define LINEAR_VARIANT(mr, nv)                                                                            \
-    ATTN_NOINLINE void linear_##mr##x##nv(const struct linear_strip *s) {                                 \
-        uk_linear(LINEAR_HAS(mr, nv) ? mr : 1, LINEAR_HAS(mr, nv) ? nv : 1, s->k, s->x, s->x_row,         \
-                  s->panel, s->bias, s->y, s->y_row, s->n, s->accumulate);                                \
+#define LINEAR_VARIANT(mr, nv)                                                                              \
+    ATTN_NOINLINE void linear_##mr##x##nv(const struct linear_strip *s) {                                   \
+        uk_linear(LINEAR_HAS(mr, nv) ? mr : 1, LINEAR_HAS(mr, nv) ? nv : 1, s->k, s->x, s->x_row, s->panel, \
+                  s->bias, s->y, s->y_row, s->n, s->accumulate);                                            \
     }
 #define LINEAR_ALL(X) LINEAR_ROWS(X, 1) LINEAR_ROWS(X, 2) LINEAR_ROWS(X, 3) LINEAR_ROWS(X, 4)
 #define LINEAR_ROWS(X, nv) X(1, nv) X(2, nv) X(3, nv) X(4, nv) X(5, nv) X(6, nv) X(7, nv) X(8, nv)
 LINEAR_ALL(LINEAR_VARIANT)
 
-#define LINEAR_CASE(mr, nv) \
-    case (nv)*16 + (mr):    \
+#define LINEAR_CASE(mr, nv)                            \
+    case (nv)*16 + (mr):                               \
         if (LINEAR_HAS(mr, nv)) linear_##mr##x##nv(s); \
         break;
 static void linear_strip_run(const struct linear_strip *s, int mr, int nv) {

@@ -22,7 +22,8 @@ static void pool_pv_hiding(const struct pool_block *b, const struct pool_pending
         const size_t cols = pool_min(t->d_v - c, COLS);
         for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
             vf32 a[COLS];
-            for (size_t i = 0; i < COLS; i++) a[i] = i < cols ? v_load(o + (c + i) * b->lanes + lane) : v_zero();
+            for (size_t i = 0; i < COLS; i++)
+                a[i] = i < cols ? v_load(o + (c + i) * b->lanes + lane) : v_zero();
             for (size_t j = 0; j < keys; j++) {
                 const float *v = t->v + (ptrdiff_t)(w->from + j) * t->v_row + c;
                 const vf32 p = v_load(b->p + (w->row + j) * b->lanes + lane);
@@ -66,7 +67,8 @@ static void pool_rescale(const struct pool_block *b, struct pool_state *st, size
 }
 
 /* Scores to probabilities in place, and their sum to l. */
-static void pool_softmax(const struct pool_block *b, struct pool_state *st, size_t lane, int hides, float *s) {
+static void pool_softmax(const struct pool_block *b, struct pool_state *st, size_t lane, int hides,
+                         float *s) {
     const vf32 lowest = v_set1(-FLT_MAX), hidden = v_set1(-0.0f);
     const vf32 m0 = v_load(st->m + lane), m = v_select(v_lt(m0, lowest), v_zero(), m0);
     vf32 sum[4];
@@ -87,8 +89,8 @@ static void pool_softmax(const struct pool_block *b, struct pool_state *st, size
 }
 
 /* Scores of keys [j, j + n) of the tile at j0 <= j into its 16 rows s; rows outside are -inf. */
-static void pool_scores(const struct pool_block *b, size_t j0, size_t j, size_t n, int hides,
-                             float first, float *s) {
+static void pool_scores(const struct pool_block *b, size_t j0, size_t j, size_t n, int hides, float first,
+                        float *s) {
     const size_t skip = j - j0;
     if (b->t->score == ATTN_SCORE_DOT)
         pool_scores_dot(b, j, n, s + skip * b->lanes);
@@ -137,7 +139,7 @@ static void pool_lane_ranges(const struct pool_block *b, size_t base) {
 
 /* The state of one chunk, from nothing. */
 static void pool_chunk(const struct pool_block *b, const struct pool_range *r, size_t chunk,
-                            struct pool_state *st) {
+                       struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const size_t base = chunk * ATTN_CHUNK, lanes = b->lanes;
     const size_t lo = pool_max(base, r->lo), hi = pool_min(base + ATTN_CHUNK, r->hi);
@@ -218,7 +220,8 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
 }
 
 /* The softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
-static void pool_weights(const struct pool_block *b, const struct pool_range *r, const struct pool_state *st) {
+static void pool_weights(const struct pool_block *b, const struct pool_range *r,
+                         const struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const vf32 lowest = v_set1(-FLT_MAX);
     for (size_t row = 0; row < t->n_rows; row++)
@@ -260,11 +263,14 @@ static struct pool_state pool_state_at(float **at, size_t lanes, size_t d_v) {
 
 static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d_v) {
     const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
-    const size_t rows = d_k * (score == ATTN_SCORE_ADDITIVE ? 2 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
+    const size_t rows =
+        d_k * (score == ATTN_SCORE_ADDITIVE ? 2 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
     return rows * lanes * sizeof(float);
 }
 
-static size_t pool_lanes(const struct attn_pool_task *t) { return (t->n_rows + VF32_N - 1) / VF32_N * VF32_N; }
+static size_t pool_lanes(const struct attn_pool_task *t) {
+    return (t->n_rows + VF32_N - 1) / VF32_N * VF32_N;
+}
 
 static void pool_body(const struct attn_pool_task *t) {
     struct pool_block b = {.t = t, .lanes = pool_lanes(t)};

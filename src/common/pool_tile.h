@@ -35,8 +35,11 @@ ATTN_INLINE size_t pool_min(size_t a, size_t b) { return a < b ? a : b; }
 ATTN_INLINE size_t pool_max(size_t a, size_t b) { return a > b ? a : b; }
 
 /* Lanes beyond the last row repeat it, so that they never need a rule of their own. */
-ATTN_INLINE size_t pool_row(const struct attn_pool_task *t, size_t lane) { return pool_min(lane, t->n_rows - 1); }
-ATTN_INLINE ptrdiff_t pool_offset(const struct attn_pool_task *t, size_t row, ptrdiff_t per_query, ptrdiff_t per_head) {
+ATTN_INLINE size_t pool_row(const struct attn_pool_task *t, size_t lane) {
+    return pool_min(lane, t->n_rows - 1);
+}
+ATTN_INLINE ptrdiff_t pool_offset(const struct attn_pool_task *t, size_t row, ptrdiff_t per_query,
+                                  ptrdiff_t per_head) {
     const size_t i = t->first + row;
     return (ptrdiff_t)(i / t->group) * per_query + (ptrdiff_t)(i % t->group) * per_head;
 }
@@ -46,7 +49,8 @@ static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, co
                       ptrdiff_t per_query, ptrdiff_t per_head, vf32 c, float *dst) {
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
         const float *src[VF32_N];
-        for (size_t i = 0; i < VF32_N; i++) src[i] = base + pool_offset(t, pool_row(t, lane + i), per_query, per_head);
+        for (size_t i = 0; i < VF32_N; i++)
+            src[i] = base + pool_offset(t, pool_row(t, lane + i), per_query, per_head);
         for (size_t d = 0; d < n; d += VF32_N) {
             const size_t left = pool_min(n - d, VF32_N);
             vf32 r[VF32_N];
@@ -76,7 +80,8 @@ ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t j, si
 }
 
 /* o = fma(p, v, o) for keys [j, j + n), whose probabilities stand in p. */
-ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, size_t j, size_t n, const float *p, float *o) {
+ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, size_t j, size_t n, const float *p,
+                            float *o) {
     const struct attn_pool_task *t = b->t;
     const float *v = t->v + (ptrdiff_t)j * t->v_row;
     size_t c = 0;
@@ -93,12 +98,13 @@ ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, size_t j, size_t
 }
 
 /* One function a number of vectors, so that a profile names it and the rest of the body exists once. */
-#define POOL_VARIANT(nv)                                                                                          \
-    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t j, size_t n, float *s) {              \
-        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, s);                                                    \
-    }                                                                                                            \
-    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t j, size_t n, const float *p, float *o) {  \
-        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, p, o);                                                     \
+#define POOL_VARIANT(nv)                                                                            \
+    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t j, size_t n, float *s) { \
+        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, s);                                       \
+    }                                                                                               \
+    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t j, size_t n, const float *p, \
+                                    float *o) {                                                     \
+        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, p, o);                                        \
     }
 POOL_VARIANT(1)
 POOL_VARIANT(2)
@@ -150,7 +156,8 @@ static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {
         for (size_t key = pool_max(t->lo[row], j); key < end; key++) {
             const ptrdiff_t x = at + (ptrdiff_t)key * t->mask_key;
             b->bias[(key - j) * b->lanes + lane] = t->mask_kind == ATTN_MASK_F32 ? ((const float *)t->mask)[x]
-                                                   : ((const uint8_t *)t->mask)[x] ? 0.0f : -INFINITY;
+                                                   : ((const uint8_t *)t->mask)[x] ? 0.0f
+                                                                                   : -INFINITY;
         }
     }
 }

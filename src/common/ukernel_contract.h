@@ -27,7 +27,8 @@
 ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
                            const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate);
 ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q, float *s);
-ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *v, ptrdiff_t v_row, const float *p, float *o);
+ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *v, ptrdiff_t v_row, const float *p,
+                       float *o);
 
 _Static_assert((int)LINEAR_NR == (int)LINEAR_NV * (int)VF32_N, "a panel is LINEAR_NV vectors wide");
 _Static_assert((QK_KEYS & (QK_KEYS - 1)) == 0 && QK_KEYS <= 8, "tails of keys are taken as 4, 2, 1");

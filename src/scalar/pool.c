@@ -11,7 +11,8 @@ struct row {
 };
 
 static struct row row_of(const struct attn_pool_task *t, size_t r) {
-    const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group), head = (ptrdiff_t)((t->first + r) % t->group);
+    const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group),
+                    head = (ptrdiff_t)((t->first + r) % t->group);
     struct row row = {.t = t, .lo = t->lo[r], .hi = t->hi[r]};
     row.q = t->q + query * t->q_row + head * t->q_head;
     row.w = t->w ? t->w + head * t->w_head : NULL;
@@ -58,7 +59,8 @@ size_t attn_pool_scratch_scalar(enum attn_score_kind kind, size_t d_k, size_t d_
  * it reaches every output of the row. */
 static void pool_row(const struct attn_pool_task *t, size_t r) {
     const struct row row = row_of(t, r);
-    const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group), head = (ptrdiff_t)((t->first + r) % t->group);
+    const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group),
+                    head = (ptrdiff_t)((t->first + r) % t->group);
     float *out = t->out + query * t->out_row + head * t->out_head;
     double *sum = t->scratch, max = -INFINITY, total = 0.0;
     for (size_t j = row.lo; j < row.hi; j++) {
@@ -76,7 +78,8 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
         for (size_t c = 0; c < t->d_v; c++) sum[c] += w * (double)v[c];
     }
     for (size_t c = 0; c < t->d_v; c++) out[c] = sees ? (float)(sum[c] / total) : 0.0f;
-    if (t->lse) t->lse[query * t->lse_row + head * t->lse_head] = sees ? (float)(max + log(total)) : -INFINITY;
+    if (t->lse)
+        t->lse[query * t->lse_row + head * t->lse_head] = sees ? (float)(max + log(total)) : -INFINITY;
     if (!t->weights) return;
     float *weights = t->weights + query * t->weights_row + head * t->weights_head;
     for (size_t j = 0; j < t->n_kv; j++) {
