@@ -5,22 +5,22 @@
 #include "linear.h"
 #include "pool.h"
 
-attn_status attn_features_plan(attn_context *c, const char *name, const attn_packed *const *a,
+attn_status attn_features_plan(attn_context *c, const char *name, const attn_packed *const *a, size_t first,
                                const attn_tensor *x, struct attn_features *f) {
-    *f = (struct attn_features){.a = a, .heads = x->size[HEAD], .view = *x};
+    *f = (struct attn_features){.a = a, .first = first, .heads = x->size[HEAD], .view = *x};
     if (!a) return ATTN_OK;
-    for (size_t h = 0; h < x->size[HEAD]; h++) {
+    for (size_t h = first; h < first + x->size[HEAD]; h++) {
         char which[48];
         snprintf(which, sizeof which, "%s[%zu]", name, h);
         ATTN_TRY(attn_packed_check(c, which, a[h]));
         if (a[h]->k != x->size[COLUMN])
             return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it takes %zu inputs, but its rows have %zu", which,
                              (size_t)a[h]->k, x->size[COLUMN]);
-        if (a[h]->n != a[0]->n)
-            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it has %zu outputs, %s[0] has %zu", which,
-                             (size_t)a[h]->n, name, (size_t)a[0]->n);
+        if (a[h]->n != a[first]->n)
+            return attn_fail(c, ATTN_ERROR_SHAPE, "%s: it has %zu outputs, %s[%zu] has %zu", which,
+                             (size_t)a[h]->n, name, first, (size_t)a[first]->n);
     }
-    const size_t n = x->size[HEAD] ? (size_t)a[0]->n : 0;
+    const size_t n = x->size[HEAD] ? (size_t)a[first]->n : 0;
     size_t rows;
     if (__builtin_mul_overflow(x->size[BATCH], x->size[HEAD], &rows) ||
         __builtin_mul_overflow(rows, x->size[ROW], &rows) || __builtin_mul_overflow(rows, n, &rows) ||
@@ -30,12 +30,20 @@ attn_status attn_features_plan(attn_context *c, const char *name, const attn_pac
     return ATTN_OK;
 }
 
+attn_status attn_features_match(attn_context *c, const struct attn_features *q,
+                                const struct attn_features *k) {
+    const size_t c_q = q->view.size[COLUMN], c_k = k->view.size[COLUMN];
+    if (c_q == c_k || !q->heads || !k->heads) return ATTN_OK;
+    return attn_fail(c, ATTN_ERROR_SHAPE, "%s gives %zu features a row, but %s gives %zu", q->a ? "a_q" : "q",
+                     c_q, k->a ? "a_k" : "k", c_k);
+}
+
 attn_status attn_features_overlap(attn_context *c, const char *name, const struct attn_features *f,
                                   const struct attn_span *outputs, size_t n_outputs) {
     for (size_t h = 0; f->a && h < f->heads; h++) {
         for (size_t i = 0; i < n_outputs; i++) {
-            const struct attn_span pair[2] = {outputs[i],
-                                              attn_span_of(name, f->a[h], (size_t)f->a[h]->bytes)};
+            const struct attn_span pair[2] = {
+                outputs[i], attn_span_of(name, f->a[f->first + h], (size_t)f->a[f->first + h]->bytes)};
             ATTN_TRY(attn_spans_check(c, pair, 2, 1));
         }
     }
@@ -53,7 +61,8 @@ void attn_features_run(attn_context *c, struct attn_features *f, const attn_tens
         from.size[HEAD] = to.size[HEAD] = 1;
         if (from.data) from.data = (char *)from.data + (ptrdiff_t)h * from.stride[HEAD];
         to.data = (char *)to.data + (ptrdiff_t)h * to.stride[HEAD];
-        attn_linear_run(c, &from, f->a[h], 0, (size_t)f->a[h]->n, &to);
+        const attn_packed *a = f->a[f->first + h];
+        attn_linear_run(c, &from, a, 0, (size_t)a->n, &to);
     }
 }
 
@@ -75,8 +84,9 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
     ATTN_TRY(attn_tensor_check(c, "q", a.q, flags, &spans[ATTN_POOL_SPANS]));
     ATTN_TRY(attn_tensor_check(c, "k", a.k, flags, &spans[ATTN_POOL_SPANS + 1]));
     if (!a.w) return attn_fail(c, ATTN_ERROR_ARGUMENT, "w is null");
-    ATTN_TRY(attn_features_plan(c, "a_q", a.a_q, a.q, &x->f_q));
-    ATTN_TRY(attn_features_plan(c, "a_k", a.a_k, a.k, &x->f_k));
+    ATTN_TRY(attn_features_plan(c, "a_q", a.a_q, 0, a.q, &x->f_q));
+    ATTN_TRY(attn_features_plan(c, "a_k", a.a_k, 0, a.k, &x->f_k));
+    ATTN_TRY(attn_features_match(c, &x->f_q, &x->f_k));
     x->q = a.q;
     x->k = a.k;
     x->p = (struct attn_pooling_problem){.score = ATTN_SCORE_ADDITIVE,
@@ -86,7 +96,9 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
                                          .w = a.w,
                                          .out = a.out,
                                          .lse = a.lse,
-                                         .weights = a.weights};
+                                         .weights = a.weights,
+                                         .weights_name = "weights",
+                                         .w_name = "w"};
     ATTN_TRY(attn_scoring_read(c, &x->p.scoring, a.scoring));
     struct attn_pooling_problem check = x->p; /* what lies in scratch has no address yet */
     attn_tensor q = x->f_q.view, k = x->f_k.view;

@@ -47,12 +47,15 @@ attn_status attn_enter(attn_context *c) {
     return ATTN_OK;
 }
 
+/* No version's struct is that large: such a size was never set, and what lies behind is not ours to read. */
+enum { MOST_STRUCT = 4096 };
+
 attn_status attn_struct_read(attn_context *c, const char *name, void *to, size_t known, const void *from) {
     size_t size;
     memset(to, 0, known);
     if (!from) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s is null", name);
     memcpy(&size, from, sizeof size);
-    if (size < sizeof size)
+    if (size < sizeof size || size > MOST_STRUCT)
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s: size is %zu; set it to sizeof the struct", name, size);
     for (size_t i = known; i < size; i++)
         if (((const unsigned char *)from)[i])
@@ -77,11 +80,17 @@ static void take_callers_scratch(attn_context *c, void *memory, size_t bytes) {
     c->scratch_bytes = skip < bytes ? bytes - skip : 0;
 }
 
+/* More than any machine has, few enough that no size inside the pool wraps. */
+enum { MOST_THREADS = 1 << 16 };
+
 static attn_status open_context(attn_context *c, const attn_options *options) {
     attn_options o = {0};
     if (options) ATTN_TRY(attn_struct_read(c, "options", &o, sizeof o, options));
     if (o.executor && (!o.executor->run || o.executor->n_workers == 0))
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.executor: run is null or n_workers is 0");
+    if (o.n_threads > MOST_THREADS)
+        return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.n_threads is %zu, more than %d", o.n_threads,
+                         MOST_THREADS);
     if (!o.scratch && o.scratch_bytes)
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.scratch is null, but scratch_bytes is %zu",
                          o.scratch_bytes);

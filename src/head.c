@@ -128,10 +128,9 @@ static attn_status plan_heads(attn_context *c, struct layer *l, size_t heads, un
 static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, size_t heads, size_t kv) {
     const attn_weights *w = &l->w;
     const int additive = w->pooling == ATTN_POOLING_ADDITIVE;
-    ATTN_TRY(
-        attn_features_plan(c, "weights.a_q", additive && w->a_q ? w->a_q + head : NULL, &l->q.view, &l->f_q));
-    ATTN_TRY(
-        attn_features_plan(c, "weights.a_k", additive && w->a_k ? w->a_k + kv : NULL, &l->k.view, &l->f_k));
+    ATTN_TRY(attn_features_plan(c, "weights.a_q", additive ? w->a_q : NULL, head, &l->q.view, &l->f_q));
+    ATTN_TRY(attn_features_plan(c, "weights.a_k", additive ? w->a_k : NULL, kv, &l->k.view, &l->f_k));
+    if (additive) ATTN_TRY(attn_features_match(c, &l->f_q, &l->f_k));
     l->p = (struct attn_pooling_problem){
         .score = additive ? ATTN_SCORE_ADDITIVE : ATTN_SCORE_DOT,
         .q = &l->f_q.view,
@@ -140,6 +139,8 @@ static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, s
         .out = &l->heads,
         .lse = l->a.lse,
         .weights = l->a.attention,
+        .weights_name = "attention",
+        .w_name = "weights.w_a",
         .w = additive ? &l->w_a : NULL,
         .scoring = l->scoring,
         .mask_head = l->scoring.mask && l->scoring.mask->size[HEAD] > 1 ? head : 0,
@@ -158,7 +159,7 @@ static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, s
 }
 
 /* The caller's memory: outputs first, then everything that is read. */
-enum { SPANS = 12, OUTPUTS = 3 };
+enum { SPANS = 14, OUTPUTS = 3 };
 
 static attn_status check_memory(attn_context *c, const struct layer *l, unsigned flags,
                                 const struct attn_span *out) {
@@ -181,6 +182,7 @@ static attn_status check_memory(attn_context *c, const struct layer *l, unsigned
     spans[9] = attn_span_of("weights.w_k", w->w_k, (size_t)w->w_k->bytes);
     spans[10] = attn_span_of("weights.w_v", w->w_v, (size_t)w->w_v->bytes);
     if (l->multi && w->w_o) spans[11] = attn_span_of("weights.w_o", w->w_o, (size_t)w->w_o->bytes);
+    attn_scoring_spans(&l->scoring, a->q->size[BATCH], &spans[12]);
     ATTN_TRY(attn_features_overlap(c, "weights.a_q", &l->f_q, spans, OUTPUTS));
     ATTN_TRY(attn_features_overlap(c, "weights.a_k", &l->f_k, spans, OUTPUTS));
     return attn_spans_check(c, spans, SPANS, OUTPUTS);

@@ -14,6 +14,11 @@ attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scor
     return ATTN_OK;
 }
 
+void attn_scoring_spans(const attn_scoring *s, size_t batch, struct attn_span spans[2]) {
+    spans[0] = attn_span_of("scoring.q_lengths", s->q_lengths, batch * sizeof(size_t));
+    spans[1] = attn_span_of("scoring.kv_lengths", s->kv_lengths, batch * sizeof(size_t));
+}
+
 /* ---- Checks ------------------------------------------------------------------------------------------ */
 
 static attn_status check_lengths(attn_context *c, const char *name, const size_t *lengths, size_t batch,
@@ -74,14 +79,15 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
     ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW],
                                 p->v->size[COLUMN]));
     ATTN_TRY(check_extra(c, "lse", p->lse, q, 1, flags, &spans[1]));
-    ATTN_TRY(check_extra(c, "weights", p->weights, q, p->k->size[ROW], flags, &spans[2]));
+    ATTN_TRY(check_extra(c, p->weights_name, p->weights, q, p->k->size[ROW], flags, &spans[2]));
     ATTN_TRY(check_scoring(c, p, flags, &spans[6]));
-    spans[7] = attn_span_of("w", NULL, 0);
+    spans[7] = attn_span_of(p->w_name, NULL, 0);
     if (p->w) {
-        ATTN_TRY(attn_tensor_check(c, "w", p->w, TENSOR_F32 | flags, &spans[7]));
-        ATTN_TRY(attn_tensor_expect(c, "w", p->w, 1, p->w->size[HEAD] == 1 ? 1 : q->size[HEAD], 1,
+        ATTN_TRY(attn_tensor_check(c, p->w_name, p->w, TENSOR_F32 | flags, &spans[7]));
+        ATTN_TRY(attn_tensor_expect(c, p->w_name, p->w, 1, p->w->size[HEAD] == 1 ? 1 : q->size[HEAD], 1,
                                     q->size[COLUMN]));
     }
+    attn_scoring_spans(&p->scoring, q->size[BATCH], &spans[8]);
     *n_spans = ATTN_POOL_SPANS;
     *n_outputs = 3;
     return ATTN_OK;

@@ -197,10 +197,10 @@ static void pool_merge(size_t lanes, size_t d_v, struct pool_state *a, const str
 
 /* out = o / l and the log-sum-exp; leaves 1/l in l. */
 static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct pool_state *st) {
-    const vf32 lowest = v_set1(-FLT_MAX);
+    const vf32 half = v_set1(0.5f); /* as in pool_merge: by l, for m is -inf where the only key gave NaN */
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
         const vf32 m = v_load(st->m + lane), l = v_load(st->l + lane);
-        const vf32 inv = v_select(v_lt(m, lowest), v_zero(), v_div(v_set1(1.0f), l));
+        const vf32 inv = v_select(v_lt(l, half), v_zero(), v_div(v_set1(1.0f), l));
         const size_t rows = lane < t->n_rows ? pool_min(t->n_rows - lane, VF32_N) : 0;
         float lse[VF32_N];
         v_store(lse, v_mul(v_add(m, v_log2(l)), v_set1(ATTN_LN2)));

@@ -10,8 +10,7 @@ enum {
     LINEAR_NR = 16, /* LINEAR_NV vectors: the panel width */
 
     /* S^T = K Q^T: 8 keys x 3 vectors of queries. 24 accumulators + 3 of q + 4 keys in flight = 31. 4 x 4
-     * would see 16 queries a block, but its 16 chains leave no slack: 20 cycles instead of 16 a 4x4x4
-     * product on Neoverse V1, against 6.3 instead of 6 for an 8x3x1 one (llvm-mca). */
+     * would see 16 queries a block instead of 12, but its 16 chains just cover the latency, without slack. */
     QK_KEYS = 8,
     /* O^T = V^T P^T: 8 columns of v (2 vectors, used by lane) x 3 vectors of queries: 24 + 3 + 2 = 29. */
     PV_COLS = 8,
