@@ -1,0 +1,67 @@
+#!/bin/bash
+# Installs the Debian packages that are missing; does nothing, quickly, when all are there.
+#
+#   scripts/setup.sh demo    what building the library and the attn command needs (default)
+#   scripts/setup.sh test    that, and what the tests need: Check, Google Benchmark, clang, qemu, and on
+#                            an amd64 machine the arm64 cross compiler and libraries
+#
+# Works as root or with sudo. ATTN_SETUP=skip: install nothing, only say what is missing.
+set -euo pipefail
+# Debian's own tools, whatever version managers put in front of them
+export PATH="/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
+
+level=${1:-demo}
+demo=(gcc libc6-dev meson ninja-build pkgconf libsleef-dev libpthreadpool-dev libpopt-dev libpng-dev
+    libjansson-dev python3)
+test=(g++ clang binutils check libbenchmark-dev qemu-user)
+arm64=(crossbuild-essential-arm64 libc6:arm64 check:arm64 libsleef-dev:arm64)
+
+if ! command -v dpkg-query >/dev/null; then
+    echo "setup.sh: this is not Debian; install by hand: ${demo[*]}" >&2
+    exit 1
+fi
+
+case $level in
+    demo) wanted=("${demo[@]}") ;;
+    test) wanted=("${demo[@]}" "${test[@]}")
+        # The arm64 packages are foreign only on amd64; elsewhere the tests run natively.
+        if [ "$(dpkg --print-architecture)" = amd64 ]; then
+            wanted+=("${arm64[@]}")
+        fi ;;
+    *) echo "usage: $0 [demo|test]" >&2
+        exit 2 ;;
+esac
+
+installed() {
+    [ "$(dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | head -n 1)" = installed ]
+}
+
+missing=()
+for package in "${wanted[@]}"; do
+    installed "$package" || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+if [ "${ATTN_SETUP:-}" = skip ]; then
+    echo "setup.sh: missing, not installed: ${missing[*]}" >&2
+    exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null; then
+        echo "setup.sh: run as root or install sudo; missing: ${missing[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo)
+fi
+
+echo "setup.sh: installing ${missing[*]}" >&2
+if [[ " ${missing[*]} " == *:arm64\ * ]] && ! dpkg --print-foreign-architectures | grep -qx arm64; then
+    "${as_root[@]}" dpkg --add-architecture arm64
+fi
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300
+    -o Acquire::Retries=3)
+"${apt[@]}" update </dev/null >&2
+"${apt[@]}" install --no-install-recommends "${missing[@]}" </dev/null >&2
