@@ -1,0 +1,226 @@
+#include "rows.h"
+
+#include <stdio.h>
+
+#include "shapes.h"
+
+/* m rows, n outputs, k inputs */
+#define LINEAR(M, N, K) \
+    { .kind = ROW_LINEAR, .batch = 1, .n_head = 1, .n_head_kv = 1, .n_q = (M), .p = (N), .d = (K) }
+
+#define SDPA(D, HEADS, HEADS_KV, N_Q, N_KV, CAUSAL, KEY_MAJOR)                                  \
+    {                                                                                           \
+        .kind = ROW_SDPA, .batch = 1, .n_head = (HEADS), .n_head_kv = (HEADS_KV), .n_q = (N_Q), \
+        .n_kv = (N_KV), .d = (D), .p = (D), .causal = (CAUSAL), .key_major = (KEY_MAJOR)        \
+    }
+#define PREFILL(D, N, CAUSAL) SDPA(D, 8, 8, N, N, CAUSAL, false)
+#define FULL ATTN_CAUSAL_NONE
+#define CAUSAL ATTN_CAUSAL_TOP_LEFT
+
+/* 32768 keys of 8 heads, as a grouped-query model's cache has them */
+#define DECODE(N_Q, GROUP, KEY_MAJOR) SDPA(128, 8 * (GROUP), 8, N_Q, 32768, FULL, KEY_MAJOR)
+
+#define HEAD(N, D, P) \
+    { .kind = ROW_HEAD, .batch = 1, .n_head = 1, .n_head_kv = 1, .n_q = (N), .n_kv = (N), .d = (D), .p = (P) }
+#define MULTIHEAD(N, D, H)                                                                           \
+    {                                                                                                \
+        .kind = ROW_MULTIHEAD, .batch = 1, .n_head = (H), .n_head_kv = (H), .n_q = (N), .n_kv = (N), \
+        .d = (D), .p = (D) / (H)                                                                     \
+    }
+
+static const struct row rows[] = {
+    LINEAR(2048, 2048, 2048),
+    LINEAR(512, 4096, 4096),
+    LINEAR(512, 64, 4096), /* one head's projection */
+    LINEAR(128, 128, 2048),
+    LINEAR(77, 512, 512), /* CLIP's text length */
+    LINEAR(64, 2048, 2048),
+    LINEAR(16, 4096, 4096),
+    LINEAR(8, 4096, 4096),
+    LINEAR(4, 4096, 4096),
+    LINEAR(2, 4096, 4096),
+    LINEAR(1, 4096, 4096),
+
+    PREFILL(128, 512, FULL),
+    PREFILL(128, 2048, FULL),
+    PREFILL(128, 4096, FULL),
+    PREFILL(128, 512, CAUSAL),
+    PREFILL(128, 2048, CAUSAL),
+    PREFILL(128, 4096, CAUSAL),
+    PREFILL(64, 512, FULL),
+    PREFILL(64, 2048, FULL),
+    PREFILL(64, 4096, FULL),
+    PREFILL(64, 512, CAUSAL),
+    PREFILL(64, 2048, CAUSAL),
+    PREFILL(64, 4096, CAUSAL),
+    SDPA(128, 32, 8, 4096, 4096, CAUSAL, false),
+    SDPA(128, 8, 8, 2048, 2048, FULL, true),
+    SDPA(128, 8, 8, 2048, 2048, CAUSAL, true),
+    SDPA(80, 8, 8, 2048, 2048, FULL, false),  /* a multiple of 16 only */
+    SDPA(100, 8, 8, 2048, 2048, FULL, false), /* tails in every vector */
+
+    DECODE(1, 1, false),
+    DECODE(1, 4, false),
+    DECODE(1, 8, false),
+    DECODE(1, 1, true),
+    DECODE(1, 4, true),
+    DECODE(1, 8, true),
+    DECODE(4, 4, false), /* 16 rows a key: a few draft tokens, or a short turn of a chat */
+    DECODE(4, 4, true),
+
+    {.kind = ROW_ADDITIVE,
+     .batch = 1,
+     .n_head = 1,
+     .n_head_kv = 1,
+     .n_q = 128,
+     .n_kv = 1024,
+     .d = 256,
+     .p = 256},
+
+    HEAD(512, 768, 64),
+    HEAD(128, 512, 64),
+    MULTIHEAD(512, 768, 12),
+    MULTIHEAD(2048, 2048, 16),
+};
+
+enum {
+    N_ROWS = sizeof rows / sizeof *rows,
+    N_LINEAR = SHAPES_COUNT(shapes_linear),
+    N_SDPA = SHAPES_COUNT(shapes_sdpa),
+    N_ADDITIVE = SHAPES_COUNT(shapes_additive)
+};
+
+/* The shapes that the tests run are timed too: behind the table above. */
+static struct row shared[N_LINEAR + N_SDPA + N_ADDITIVE];
+
+static struct row pool_row(enum row_kind kind, const struct shape_pool *s) {
+    return (struct row){.kind = kind,
+                        .label = s->name,
+                        .batch = s->batch,
+                        .n_head = s->n_head,
+                        .n_head_kv = s->n_head_kv,
+                        .n_q = s->n_q,
+                        .n_kv = s->n_kv,
+                        .d = s->p_k,
+                        .p = s->p_v,
+                        .causal = s->causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE};
+}
+
+static struct row shared_row(size_t i) {
+    if (i < N_LINEAR) {
+        const struct shape_linear *s = &shapes_linear[i];
+        struct row row = LINEAR(s->m, s->n, s->k);
+        row.label = s->name;
+        return row;
+    }
+    i -= N_LINEAR;
+    return i < N_SDPA ? pool_row(ROW_SDPA, &shapes_sdpa[i])
+                      : pool_row(ROW_ADDITIVE, &shapes_additive[i - N_SDPA]);
+}
+
+size_t row_count(void) { return N_ROWS + SHAPES_COUNT(shared); }
+
+const struct row *row_get(size_t i) {
+    if (i < N_ROWS) {
+        return &rows[i];
+    }
+    i -= N_ROWS;
+    if (shared[i].batch == 0) {
+        shared[i] = shared_row(i);
+    }
+    return &shared[i];
+}
+
+static bool is_decode(const struct row *r) { return r->n_q * 16 <= r->n_kv && r->n_q < 64; }
+
+static const char *causal_suffix(const struct row *r) {
+    return r->causal == ATTN_CAUSAL_NONE ? "full" : "causal";
+}
+
+void row_name(const struct row *r, char name[ROW_NAME_BYTES]) {
+    static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead"};
+    const char *kind = r->kind == ROW_SDPA && is_decode(r) ? "decode" : kinds[r->kind];
+    const char *layout = r->key_major ? "/key-major" : "";
+
+    if (r->label) {
+        snprintf(name, ROW_NAME_BYTES, "%s/%s", kind, r->label);
+        return;
+    }
+    switch (r->kind) {
+    case ROW_LINEAR: snprintf(name, ROW_NAME_BYTES, "%s/%zux%zux%zu", kind, r->n_q, r->p, r->d); break;
+    case ROW_SDPA:
+        if (is_decode(r)) {
+            snprintf(name, ROW_NAME_BYTES, "%s/d%zu/h%zu-%zu/q%zu/n%zu%s", kind, r->d, r->n_head,
+                     r->n_head_kv, r->n_q, r->n_kv, layout);
+        } else {
+            snprintf(name, ROW_NAME_BYTES, "%s/d%zu/h%zu-%zu/n%zu/%s%s", kind, r->d, r->n_head, r->n_head_kv,
+                     r->n_kv, causal_suffix(r), layout);
+        }
+        break;
+    case ROW_ADDITIVE: snprintf(name, ROW_NAME_BYTES, "%s/%zux%zu/c%zu", kind, r->n_q, r->n_kv, r->d); break;
+    case ROW_HEAD: snprintf(name, ROW_NAME_BYTES, "%s/n%zu/d%zu/p%zu", kind, r->n_q, r->d, r->p); break;
+    case ROW_MULTIHEAD:
+        snprintf(name, ROW_NAME_BYTES, "%s/n%zu/d%zu/h%zu", kind, r->n_q, r->d, r->n_head);
+        break;
+    }
+}
+
+/* Scores that the rows of all heads see. */
+static double visible(const struct row *r) {
+    double scores = 0;
+
+    for (size_t i = 0; i < r->n_q; i++) {
+        size_t seen = r->n_kv;
+        if (r->causal == ATTN_CAUSAL_TOP_LEFT && i + 1 < seen) {
+            seen = i + 1;
+        } else if (r->causal == ATTN_CAUSAL_BOTTOM_RIGHT) {
+            seen = i + 1 + r->n_kv > r->n_q ? i + 1 + r->n_kv - r->n_q : 0;
+        }
+        scores += (double)seen;
+    }
+    return scores * (double)(r->batch * r->n_head);
+}
+
+double row_tanhs(const struct row *r) { return r->kind == ROW_ADDITIVE ? visible(r) * (double)r->d : 0; }
+
+double row_flops(const struct row *r) {
+    const double n_q = (double)(r->batch * r->n_q), n_kv = (double)(r->batch * r->n_kv);
+    const double d = (double)r->d, p = (double)r->p;
+    const double hp = (double)r->n_head * p, hp_kv = (double)r->n_head_kv * p;
+    double flops = 0;
+
+    switch (r->kind) {
+    case ROW_LINEAR: flops = 2 * n_q * p * d; break;
+    case ROW_SDPA: flops = visible(r) * 2 * (d + p); break;
+    case ROW_ADDITIVE: /* add, tanh, multiply and add; then the weighted sum */
+        flops = visible(r) * (4 * d + 2 * p);
+        break;
+    case ROW_MULTIHEAD: /* W_o, then what head has too */
+        flops = 2 * n_q * hp * d;
+        /* fallthrough */
+    case ROW_HEAD: flops += 2 * d * (n_q * hp + 2 * n_kv * hp_kv) + visible(r) * 4 * p; break;
+    }
+    return flops;
+}
+
+double row_bytes(const struct row *r) {
+    const double d = (double)r->d, p = (double)r->p;
+    double floats = 0;
+
+    switch (r->kind) {
+    case ROW_LINEAR: floats = p * d; break;
+    case ROW_SDPA:
+    case ROW_ADDITIVE: floats = (double)(r->batch * r->n_head_kv * r->n_kv) * (d + p); break;
+    case ROW_MULTIHEAD:
+        floats = (double)r->n_head * p * d;
+        /* fallthrough */
+    case ROW_HEAD: floats += (double)(r->n_head + 2 * r->n_head_kv) * p * d; break;
+    }
+    return floats * sizeof(float);
+}
+
+bool row_read_bound(const struct row *r) {
+    const double flops_a_byte = 6; /* 4 of a group of 8 heads is bound by reading, 8 of 16 rows is not */
+
+    return r->kind != ROW_ADDITIVE && row_flops(r) < flops_a_byte * row_bytes(r);
+}

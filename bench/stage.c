@@ -1,0 +1,181 @@
+#include "stage.h"
+
+#include <math.h>
+
+static const char no_room[] = "needs more memory than the benchmark reserves";
+
+/* [batch, head, row, column] over a piece of the arena; key_major: stored [batch, row, head, column].
+ * data is NULL when there is no room. */
+static attn_tensor take(struct arena *arena, size_t batch, size_t head, size_t row, size_t column,
+                        bool key_major) {
+    void *data = arena_take(arena, batch * head * row * column * sizeof(float));
+    attn_tensor t = attn_tensor_contiguous(data, ATTN_F32, batch, head, row, column);
+
+    if (key_major) {
+        t.stride[1] = (ptrdiff_t)(column * sizeof(float));
+        t.stride[2] = (ptrdiff_t)(head * column * sizeof(float));
+    }
+    return t;
+}
+
+/* Packs an n x k matrix of the source. */
+static const char *take_packed(struct stage *s, struct arena *source, struct arena *work, size_t n, size_t k,
+                               const attn_packed **packed) {
+    const attn_tensor w = take(source, 1, 1, n, k, false);
+    size_t bytes = 0;
+    void *memory;
+
+    if (!w.data) {
+        return no_room;
+    }
+    if (attn_pack_linear_bytes(s->context, &w, &bytes) != ATTN_OK) {
+        return attn_context_error(s->context);
+    }
+    memory = arena_take(work, bytes);
+    if (!memory) {
+        return no_room;
+    }
+    return attn_pack_linear(s->context, &w, NULL, memory, bytes, packed) == ATTN_OK
+               ? NULL
+               : attn_context_error(s->context);
+}
+
+static size_t copies(const struct row *row) {
+    const double bytes = row_bytes(row);
+    size_t n = 1;
+
+    if (row_read_bound(row)) {
+        n = (size_t)((double)STAGE_COLD_BYTES / bytes) + 1;
+        n = n < 2 ? 2 : n;
+    }
+    return n < STAGE_MAX_COPIES ? n : STAGE_MAX_COPIES;
+}
+
+static const char *set_copy(struct stage *s, struct stage_copy *copy, struct arena *source,
+                            struct arena *work) {
+    const struct row *r = s->row;
+    const size_t used = source->used;
+    const char *error = NULL;
+
+    switch (r->kind) {
+    case ROW_LINEAR:
+        error = take_packed(s, source, work, r->p, r->d, &copy->w[0]);
+        source->used = used; /* all copies have the same numbers */
+        return error;
+    case ROW_SDPA:
+    case ROW_ADDITIVE:
+        copy->k = take(source, r->batch, r->n_head_kv, r->n_kv, r->d, r->key_major);
+        copy->v = take(source, r->batch, r->n_head_kv, r->n_kv, r->p, r->key_major);
+        return copy->k.data && copy->v.data ? NULL : no_room;
+    case ROW_HEAD:
+    case ROW_MULTIHEAD:
+        for (int i = 0; i < 3 && !error; i++) {
+            error =
+                take_packed(s, source, work, (i == 0 ? r->n_head : r->n_head_kv) * r->p, r->d, &copy->w[i]);
+        }
+        if (!error && r->kind == ROW_MULTIHEAD) {
+            error = take_packed(s, source, work, r->d, r->n_head * r->p, &copy->w[3]);
+        }
+        return error;
+    }
+    return NULL;
+}
+
+/* What all copies share: x or q, the output, the scoring. */
+static const char *set_shared(struct stage *s, struct arena *source, struct arena *work) {
+    const struct row *r = s->row;
+
+    s->scoring = (attn_scoring){.size = sizeof s->scoring, .causal = r->causal};
+    switch (r->kind) {
+    case ROW_LINEAR:
+        s->x = take(source, 1, 1, r->n_q, r->d, false);
+        s->out = take(work, 1, 1, r->n_q, r->p, false);
+        break;
+    case ROW_SDPA:
+    case ROW_ADDITIVE:
+        s->q = take(source, r->batch, r->n_head, r->n_q, r->d, r->key_major);
+        s->w_a = take(source, 1, 1, 1, r->d, false);
+        s->out = take(work, r->batch, r->n_head, r->n_q, r->p, r->key_major);
+        if (r->kind == ROW_ADDITIVE) { /* scores of the size that trained weights give, around 1 */
+            s->scoring.scale = 1 / sqrtf((float)r->d);
+        }
+        break;
+    case ROW_HEAD: /* weights of variance 1 make q.k d times as large as trained ones: undone in the scale */
+    case ROW_MULTIHEAD:
+        s->x = take(source, r->batch, 1, r->n_q, r->d, false);
+        s->out = take(work, r->batch, 1, r->n_q, r->kind == ROW_HEAD ? r->p : r->d, false);
+        s->scoring.scale = 1 / (sqrtf((float)r->p) * (float)r->d);
+        break;
+    }
+    return s->out.data && (s->x.data || s->q.data) ? NULL : no_room;
+}
+
+const char *stage_set(struct stage *s, const struct row *row, attn_context *context, struct arena *source,
+                      struct arena *work) {
+    arena_rewind(source);
+    arena_rewind(work);
+    *s = (struct stage){.row = row, .context = context, .n_copies = copies(row)};
+
+    const char *error = set_shared(s, source, work);
+    for (size_t i = 0; i < s->n_copies && !error; i++) {
+        error = set_copy(s, &s->copy[i], source, work);
+    }
+    return error;
+}
+
+static attn_status call_head(const struct stage *s, const struct stage_copy *copy) {
+    const struct row *r = s->row;
+    const attn_weights weights = {.size = sizeof weights,
+                                  .n_head = r->n_head,
+                                  .n_head_kv = r->n_head_kv,
+                                  .w_q = copy->w[0],
+                                  .w_k = copy->w[1],
+                                  .w_v = copy->w[2],
+                                  .w_o = copy->w[3]};
+    const attn_head_args args = {.size = sizeof args,
+                                 .weights = &weights,
+                                 .q = &s->x,
+                                 .k = &s->x,
+                                 .v = &s->x,
+                                 .out = &s->out,
+                                 .scoring = &s->scoring};
+
+    return r->kind == ROW_HEAD ? attn_head(s->context, &args) : attn_multihead(s->context, &args);
+}
+
+static attn_status call_sdpa(const struct stage *s, const struct stage_copy *copy) {
+    const attn_sdpa_args args = {.size = sizeof args,
+                                 .q = &s->q,
+                                 .k = &copy->k,
+                                 .v = &copy->v,
+                                 .out = &s->out,
+                                 .scoring = &s->scoring};
+
+    return attn_sdpa(s->context, &args);
+}
+
+static attn_status call_additive(const struct stage *s, const struct stage_copy *copy) {
+    const attn_additive_args args = {.size = sizeof args,
+                                     .q = &s->q,
+                                     .k = &copy->k,
+                                     .v = &copy->v,
+                                     .w = &s->w_a,
+                                     .out = &s->out,
+                                     .scoring = &s->scoring};
+
+    return attn_additive(s->context, &args);
+}
+
+attn_status stage_call(struct stage *s) {
+    const struct stage_copy *copy = &s->copy[s->next];
+
+    s->next = s->next + 1 < s->n_copies ? s->next + 1 : 0;
+    switch (s->row->kind) {
+    case ROW_LINEAR: return attn_linear(s->context, &s->x, copy->w[0], &s->out);
+    case ROW_SDPA: return call_sdpa(s, copy);
+    case ROW_ADDITIVE: return call_additive(s, copy);
+    case ROW_HEAD:
+    case ROW_MULTIHEAD: return call_head(s, copy);
+    }
+    return ATTN_ERROR_ARGUMENT;
+}

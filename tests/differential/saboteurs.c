@@ -1,0 +1,259 @@
+/* The broken slots of saboteurs.h. */
+#include "differential/saboteurs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "order.h"
+
+const struct attn_backend *honest;
+
+/* ---- Broken linear slots ---- */
+
+static float *last_y(const struct attn_linear_task *t) {
+    return t->y + (ptrdiff_t)(t->m - 1) * t->y_row + (ptrdiff_t)(t->o1 - t->o0) - 1;
+}
+
+static void linear_skips_last_row(const struct attn_linear_task *t) {
+    struct attn_linear_task less = *t;
+    if (--less.m) honest->linear(&less);
+}
+
+static void linear_skips_last_column(const struct attn_linear_task *t) {
+    const size_t n = t->o1 - t->o0;
+    float *y = malloc(t->m * n * sizeof *y);
+    struct attn_linear_task elsewhere = *t;
+    elsewhere.y = y;
+    elsewhere.y_row = (ptrdiff_t)n;
+    honest->linear(&elsewhere);
+    for (size_t i = 0; i < t->m; i++) memcpy(t->y + (ptrdiff_t)i * t->y_row, y + i * n, (n - 1) * sizeof *y);
+    free(y);
+}
+
+static void linear_writes_one_past(const struct attn_linear_task *t) {
+    honest->linear(t);
+    last_y(t)[1] = 0;
+}
+
+static void linear_writes_one_before(const struct attn_linear_task *t) {
+    honest->linear(t);
+    t->y[-1] = 0;
+}
+
+static void linear_reads_one_past(const struct attn_linear_task *t) {
+    honest->linear(t);
+    (void)*(const volatile float *)(t->x + (ptrdiff_t)(t->m - 1) * t->x_row + (ptrdiff_t)t->k);
+}
+
+static void linear_reads_one_before(const struct attn_linear_task *t) {
+    honest->linear(t);
+    (void)*(const volatile float *)(t->x - 1);
+}
+
+static void linear_reads_past_panels(const struct attn_linear_task *t) {
+    honest->linear(t);
+    const size_t unit = ATTN_PANEL_UNIT, whole = (t->n + unit - 1) / unit * unit;
+    if (t->o1 == t->n) (void)*(const volatile float *)(t->panels + whole * t->k);
+}
+
+static void linear_writes_an_input(const struct attn_linear_task *t) {
+    honest->linear(t);
+    *(volatile float *)(uintptr_t)t->x = *t->x;
+}
+
+static void linear_adds_to_old_output(const struct attn_linear_task *t) {
+    const float old = *last_y(t);
+    honest->linear(t);
+    *last_y(t) += 0 * old;
+}
+
+static void linear_forgets_bias(const struct attn_linear_task *t) {
+    struct attn_linear_task without = *t;
+    without.bias = NULL;
+    honest->linear(&without);
+}
+
+static void linear_is_inexact(const struct attn_linear_task *t) {
+    honest->linear(t);
+    *last_y(t) *= 1 + 0x1p-14f;
+}
+
+/* ---- Broken pool slots (a part has no outputs of its own to break) ---- */
+
+static ptrdiff_t at(const struct attn_pool_task *t, size_t r, ptrdiff_t row, ptrdiff_t head) {
+    const size_t i = t->first + r;
+    return (ptrdiff_t)(i / t->group) * row + (ptrdiff_t)(i % t->group) * head;
+}
+
+static float *out_of(const struct attn_pool_task *t, size_t r) {
+    return t->out + at(t, r, t->out_row, t->out_head);
+}
+
+static size_t last_key(const struct attn_pool_task *t) {
+    size_t end = 0;
+    for (size_t r = 0; r < t->n_rows; r++) end = t->lo[r] < t->hi[r] && t->hi[r] > end ? t->hi[r] : end;
+    return end;
+}
+
+static void pool_skips_last_row(const struct attn_pool_task *t) {
+    struct attn_pool_task less = *t;
+    if (--less.n_rows) honest->pool(&less);
+}
+
+static void pool_skips_last_column(const struct attn_pool_task *t) {
+    struct attn_pool_task less = *t;
+    if (--less.d_v) honest->pool(&less);
+}
+
+static void pool_skips_last_key(const struct attn_pool_task *t) {
+    struct attn_pool_task less = *t;
+    const size_t end = last_key(t);
+    for (size_t r = 0; r < t->n_rows && end; r++) less.hi[r] = t->hi[r] == end ? end - 1 : t->hi[r];
+    honest->pool(&less);
+}
+
+static void pool_ignores_mask(const struct attn_pool_task *t) {
+    struct attn_pool_task open = *t;
+    open.mask_kind = ATTN_MASK_NONE;
+    honest->pool(&open);
+}
+
+static void pool_ignores_mask_heads(const struct attn_pool_task *t) {
+    struct attn_pool_task one = *t;
+    one.mask_head = 0;
+    honest->pool(&one);
+}
+
+static void pool_ignores_ranges(const struct attn_pool_task *t) {
+    struct attn_pool_task open = *t;
+    for (size_t r = 0; r < t->n_rows; r++) open.hi[r] = t->lo[r] < t->hi[r] ? last_key(t) : t->hi[r];
+    honest->pool(&open);
+}
+
+static void pool_multiplies_hidden(const struct attn_pool_task *t) {
+    honest->pool(t);
+    for (size_t r = 0; r < t->n_rows && !t->part; r++)
+        for (size_t j = t->lo[r]; j < t->hi[r]; j++) *out_of(t, r) += 0 * t->v[(ptrdiff_t)j * t->v_row];
+}
+
+static void pool_reads_one_key_past(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (last_key(t))
+        (void)*(const volatile float *)(t->k + (ptrdiff_t)(last_key(t) - 1) * t->k_row + (ptrdiff_t)t->d_k);
+}
+
+static void pool_reads_one_value_past(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (last_key(t))
+        (void)*(const volatile float *)(t->v + (ptrdiff_t)(last_key(t) - 1) * t->v_row + (ptrdiff_t)t->d_v);
+}
+
+static void pool_reads_one_query_past(const struct attn_pool_task *t) {
+    honest->pool(t);
+    (void)*(const volatile float *)(t->q + at(t, t->n_rows - 1, t->q_row, t->q_head) + (ptrdiff_t)t->d_k);
+}
+
+static void pool_writes_one_past(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (!t->part) out_of(t, t->n_rows - 1)[t->d_v] = 0;
+}
+
+static void pool_writes_next_row(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (!t->part && (t->first + t->n_rows) % t->group) /* its memory exists, but belongs to another block */
+        *out_of(t, t->n_rows) = 0;
+}
+
+static void pool_trusts_scratch(const struct attn_pool_task *t) {
+    const float old = *(const float *)t->scratch;
+    honest->pool(t);
+    if (!t->part) *out_of(t, 0) += 0 * old;
+}
+
+static void pool_writes_past_scratch(const struct attn_pool_task *t) {
+    honest->pool(t);
+    const size_t bytes =
+        (honest->pool_scratch(t->score, t->d_k, t->d_v) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
+    *(volatile char *)((char *)t->scratch + bytes) = 0;
+}
+
+static void pool_is_inexact(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (!t->part) *out_of(t, t->n_rows - 1) *= 1 + 0x1p-10f;
+}
+
+static void pool_gives_lse_in_base_2(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (t->lse) t->lse[at(t, 0, t->lse_row, t->lse_head)] *= 1.44269504f;
+}
+
+static void pool_leaves_hidden_weights(const struct attn_pool_task *t) {
+    struct attn_pool_task less = *t;
+    less.n_kv = last_key(t);
+    honest->pool(&less);
+}
+
+static size_t too_little_scratch(enum attn_score_kind score, size_t d_k, size_t d_v) {
+    return honest->pool_scratch(score, d_k, d_v) / 2;
+}
+
+static void merge_drops_last(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    honest->merge(t, n_chunks > 1 ? n_chunks - 1 : 1, stride);
+}
+
+static void merge_repeats_first(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    if (n_chunks > 1) memcpy(t->part + stride, t->part, sizeof(float) * t->n_rows);
+    honest->merge(t, n_chunks, stride);
+}
+
+static void merge_skips_last_row(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    float *const last = out_of(t, t->n_rows - 1), before = *last;
+    honest->merge(t, n_chunks, stride);
+    *last = before;
+}
+
+/* ---- All of them ---- */
+
+#define LINEAR(slot, crash, in_calls) \
+    { #slot, slot, NULL, NULL, NULL, crash, in_calls }
+#define POOL(slot, crash, in_calls) \
+    { #slot, NULL, slot, NULL, NULL, crash, in_calls }
+#define MERGE(slot) \
+    { #slot, NULL, NULL, slot, NULL, 0, 0 }
+
+const struct saboteur saboteurs[] = {
+    LINEAR(linear_skips_last_row, 0, 1),
+    LINEAR(linear_skips_last_column, 0, 1),
+    LINEAR(linear_writes_one_past, 0, 0),
+    LINEAR(linear_writes_one_before, 0, 0),
+    LINEAR(linear_reads_one_past, 1, 0),
+    LINEAR(linear_reads_one_before, 1, 0),
+    LINEAR(linear_reads_past_panels, 1, 0),
+    LINEAR(linear_writes_an_input, 1, 1),
+    LINEAR(linear_adds_to_old_output, 0, 1),
+    LINEAR(linear_forgets_bias, 0, 1),
+    LINEAR(linear_is_inexact, 0, 0),
+    POOL(pool_skips_last_row, 0, 1),
+    POOL(pool_skips_last_column, 0, 1),
+    POOL(pool_skips_last_key, 0, 1),
+    POOL(pool_ignores_mask, 0, 1),
+    POOL(pool_ignores_mask_heads, 0, 1),
+    POOL(pool_ignores_ranges, 0, 1),
+    POOL(pool_multiplies_hidden, 0, 0),
+    POOL(pool_reads_one_key_past, 1, 0),
+    POOL(pool_reads_one_value_past, 1, 0),
+    POOL(pool_reads_one_query_past, 1, 0),
+    POOL(pool_writes_one_past, 0, 1),
+    POOL(pool_writes_next_row, 0, 0),
+    POOL(pool_trusts_scratch, 0, 1),
+    POOL(pool_writes_past_scratch, 1, 0),
+    POOL(pool_is_inexact, 0, 0),
+    POOL(pool_gives_lse_in_base_2, 0, 1),
+    POOL(pool_leaves_hidden_weights, 0, 1),
+    MERGE(merge_drops_last),
+    MERGE(merge_repeats_first),
+    MERGE(merge_skips_last_row),
+    {"too_little_scratch", NULL, NULL, NULL, too_little_scratch, 1, 0},
+};
+
+const size_t n_saboteurs = sizeof saboteurs / sizeof *saboteurs;

@@ -1,0 +1,16 @@
+#include <stdlib.h>
+
+#include "suite.h"
+
+int main(void) {
+    Suite *suite = suite_create("errors");
+    add_context_tests(suite);
+    add_packed_tests(suite);
+    add_tensor_tests(suite);
+    add_call_tests(suite);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,12 @@
+/* The parts of suite `errors`. */
+#ifndef ERRORS_SUITE_H
+#define ERRORS_SUITE_H
+
+#include <check.h>
+
+void add_call_tests(Suite *suite);
+void add_context_tests(Suite *suite);
+void add_packed_tests(Suite *suite);
+void add_tensor_tests(Suite *suite);
+
+#endif

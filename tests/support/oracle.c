@@ -1,0 +1,46 @@
+#include "support/oracle.h"
+
+#include <float.h>
+#include <math.h>
+
+void oracle_linear(size_t n, size_t k, const double *x, const float *w, const float *bias, double *y) {
+    for (size_t o = 0; o < n; o++) {
+        double sum = bias ? bias[o] : 0;
+        for (size_t i = 0; i < k; i++) sum += x[i] * w[o * k + i];
+        y[o] = sum;
+    }
+}
+
+static double score(const struct oracle_row *r, size_t j) {
+    const double *k = r->k + j * r->d_k;
+    double sum = 0;
+    if (r->w)
+        for (size_t i = 0; i < r->d_k; i++) sum += r->w[i] * tanh(r->q[i] + k[i]);
+    else
+        for (size_t i = 0; i < r->d_k; i++) sum += r->q[i] * k[i];
+    sum = r->scale * sum + (r->mask ? r->mask[j] : 0);
+    return sum < -FLT_MAX * M_LN2 ? -FLT_MAX * M_LN2 : sum; /* in base 2 scores stop at -FLT_MAX (order.h) */
+}
+
+static int visible(const struct oracle_row *r, size_t j) { return !r->mask || r->mask[j] != -INFINITY; }
+
+void oracle_pool(const struct oracle_row *r, double *out, double *lse, double *weights) {
+    double most = -INFINITY, sum = 0;
+    int seen = 0;
+    for (size_t j = 0; j < r->n_kv; j++) {
+        weights[j] = 0;
+        if (!visible(r, j)) continue;
+        seen = 1;
+        weights[j] = score(r, j);
+        most = fmax(most, weights[j]);
+    }
+    for (size_t j = 0; j < r->n_kv; j++)
+        if (visible(r, j)) sum += weights[j] = exp(weights[j] - most);
+    for (size_t c = 0; c < r->d_v; c++) out[c] = 0;
+    for (size_t j = 0; j < r->n_kv; j++) {
+        if (!visible(r, j)) continue;
+        weights[j] /= sum;
+        for (size_t c = 0; c < r->d_v; c++) out[c] += weights[j] * r->v[j * r->d_v + c];
+    }
+    *lse = seen ? most + log(sum) : -INFINITY;
+}

@@ -1,0 +1,3 @@
+#include "avx512/vec.h"
+
+#include "vec/vec_test.h"

@@ -1,0 +1,8 @@
+#ifndef TEST_VEC_CASES_H
+#define TEST_VEC_CASES_H
+
+#include <check.h>
+
+TCase *vec_cases(void);
+
+#endif

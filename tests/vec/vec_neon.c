@@ -1,0 +1,3 @@
+#include "neon/vec.h"
+
+#include "vec/vec_test.h"
