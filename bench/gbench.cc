@@ -42,7 +42,7 @@ std::string pretty(double seconds) {
  * where rounds are interleaved, so the lines wait for the end.
  */
 class Table : public benchmark::BenchmarkReporter {
-public:
+  public:
     Table(const gbench_column *columns, size_t n) : columns_(columns, columns + n) {}
 
     size_t failed() const { return failed_; }
@@ -90,7 +90,7 @@ public:
         }
     }
 
-private:
+  private:
     struct Line {
         std::string name, cells;
     };
