@@ -20,8 +20,9 @@
  *    and NEON backends give the same bits as each other.
  *  - Arguments are checked before anything is written. On an error the outputs are untouched and
  *    attn_context_error() names the argument. Nothing is printed, nothing aborts.
- *  - A row that sees no key gives 0 and a log-sum-exp of -inf. NaN or +inf in what a row sees gives NaN
- *    in that row only; what a row does not see is never read into its sums.
+ *  - A row that sees no key gives 0 and a log-sum-exp of -inf. What is not finite in what a row sees shows
+ *    in that row only, as in the textbook formula: a score of NaN or +inf makes the row NaN, a score of
+ *    -inf weighs 0, NaN or inf in v reaches its column. What a row does not see never enters its sums.
  *
  * Threads: a context serves one call at a time. Different contexts may be used at the same time.
  * Functions without a context argument may be called from any thread at any time.

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct grid grid_make(struct rng *r, size_t element, const size_t size[4], unsigned layout) {
+struct grid grid_make(struct rng *values, size_t element, const size_t size[4], unsigned layout) {
     struct grid g = {.element = element};
     memcpy(g.size, size, sizeof g.size);
+    /* one number for the whole layout, so that it does not move the values drawn after it */
+    struct rng own = rng_make(rng_next(values), 0), *const r = &own;
     /* From the innermost dimension outwards. */
     static const int orders[2][4] = {{3, 2, 1, 0}, {3, 1, 2, 0}};
     const int *order = orders[(layout & LAYOUT_BNHD) != 0];

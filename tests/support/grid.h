@@ -28,7 +28,7 @@ struct grid {
 };
 
 /* element: 1 or 4 bytes. The elements are canary (NaN), as the gaps are. */
-struct grid grid_make(struct rng *r, size_t element, const size_t size[4], unsigned layout);
+struct grid grid_make(struct rng *values, size_t element, const size_t size[4], unsigned layout);
 void grid_free(struct grid *g);
 
 float *grid_f32(const struct grid *g, size_t b, size_t h, size_t row);
