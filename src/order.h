@@ -7,7 +7,8 @@
  *              at the bias (or 0), cut at multiples of ATTN_K_BLOCK; the chain of a later block starts at
  *              0 and its end is added to the sum so far.
  *  score       s = (q * c).k with c = scale * log2(e) rounded once: one chain from 0 in ascending index.
- *              Additive: s = (w * c).tanh(a_q + a_k), one chain from 0 in ascending index.
+ *              Additive: s = (w * c).tanh(a_q + a_k), one chain from 0 in ascending index; how a tanh is
+ *              computed follows from its own two arguments (src/common/pool_additive.h).
  *              Then, in this order: s = fma(mask, log2(e), s) where an additive mask is given,
  *              s = max(s, -FLT_MAX).
  *  softmax     in base 2, per row, over tiles of ATTN_KEY_TILE keys aligned to absolute positions, within
@@ -20,7 +21,7 @@
  *              A chunk that a row does not see changes nothing; the first one seen is taken as it is.
  *  end         out = o * (1 / l); lse = (m + log2(l)) * ln(2).
  *              weights: w_j = exp2(s_j - M) * (1 / l) with the merged M and l.
- *  exp2, tanh, log2 are SLEEF's Sleef_finz_* (exp2 u10, tanh u35, log2 u10).
+ *  exp2, tanh, log2 are SLEEF's Sleef_finz_* (exp2 u10, tanh u35, log2 u10), or the same bits inlined.
  */
 #ifndef ATTN_ORDER_H
 #define ATTN_ORDER_H

@@ -86,14 +86,16 @@ static struct sums dot_sums(const struct attn_bound_row *r, size_t j, double c) 
 static struct sums additive_sums(const struct attn_bound_row *r, size_t j) {
     const double *k = r->k + j * r->d_k;
     struct sums s = {0};
-    double g_sum = rounding(r->arith, 1, 1), g_tanh = rounding(r->arith, 7, 7); /* 3.5 ulp are 7 u */
+    double g_sum = rounding(r->arith, 1, 1), g_tanh = rounding(r->arith, 7, 7); /* SLEEF: 3.5 ulp are 7 u */
     for (size_t i = 0; i < r->d_k; i++) {
         double a = r->q[i] + k[i], t = tanh(a), w = fabs(r->w[i]);
         double d = (r->q_err ? r->q_err[i] : 0) + (r->k_err ? r->k_err[j * r->d_k + i] : 0);
         d += g_sum * (fabs(a) + d) + TINY32;
         double edge = fabs(a) > d ? 1 / cosh(fabs(a) - d) : 1; /* the derivative's largest value: edge^2 */
         double te = fmin(d * edge * edge, 2);
-        te += g_tanh * (fabs(t) + te) + TINY32;
+        /* SIMD: absolute from 1/16 on (1 - 2 / (1 + e^2a e^2b)), relative below, and for the scalar's tanh */
+        int absolute = r->arith == ATTN_BOUND_SIMD && fabs(a) + d >= 0.0625;
+        te += g_tanh * (absolute ? 1 : fabs(t) + te) + TINY32;
         s.sum += r->w[i] * t;
         s.carried += w * te;
         s.mag += w * (fabs(t) + te);

@@ -8,6 +8,7 @@
 
 #include "common/linear_body.h"
 #include "common/pool_body.h"
+#include "common/few_body.h"
 
 const struct attn_backend attn_backend_avx2 = {
     .name = "avx2",
@@ -17,7 +18,7 @@ const struct attn_backend attn_backend_avx2 = {
     .pool_rows = (size_t)POOL_NV * VF32_N,
     .splits = 1,
     .linear = linear_body,
-    .pool = pool_body,
-    .merge = pool_merge_body,
-    .pool_scratch = pool_scratch_body,
+    .pool = pool_any,
+    .merge = merge_any,
+    .pool_scratch = scratch_any,
 };

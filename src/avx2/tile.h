@@ -15,6 +15,11 @@ enum {
     PV_COLS = 4,
     POOL_NV = 3,
 
+    /* Few rows: 8 columns of a transposed tile + 4 rows' accumulators + 1 = 13. P V: 2 rows x 4 vectors + 2 + 1. */
+    FEW_ROWS = 4,
+    FEW_PV_ROWS = 2,
+    FEW_PV_COLS = 4,
+
     /* Keys whose probabilities wait for P V: 128 x 24 floats = 12 KiB, so that they, the V rows and the
      * outputs of a strip share L1. A multiple of ATTN_KEY_TILE. */
     POOL_KEYS = 128

@@ -17,8 +17,9 @@ ATTN_INLINE __m256 uk_broadcast(const float *low, const float *high, ptrdiff_t r
     return _mm256_broadcast_ss(i < 3 ? low + i * row : high + (i - 3) * row);
 }
 
-ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
-                           const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate) {
+ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const float *panel, const float *ahead, const float *bias, float *y,
+                           ptrdiff_t y_row, size_t n, int accumulate) {
     __m256 c[LINEAR_MR][LINEAR_NV];
     const float *high = mr > 3 ? x + 3 * x_row : x;
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
@@ -28,6 +29,8 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++, x++, high++, panel += nv * 8) {
         __m256 w[LINEAR_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = _mm256_loadu_ps(panel + v * 8);
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 16);
+        ahead += lines * 16;
         ATTN_UNROLL for (int i = 0; i < mr; i++) {
             const __m256 a = uk_broadcast(x, high, x_row, i);
             ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(a, w[v], c[i][v]);
@@ -54,14 +57,13 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     }
 }
 
-ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q,
-                       float *s) {
-    __m256 c[QK_KEYS][POOL_NV];
+ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t k_row, size_t d,
+                       const float *q, vf32 c[QK_KEYS][POOL_NV]) {
     const float *high = keys > 3 ? k + 3 * k_row : k;
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_setzero_ps();
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, high++, q += nv * 8) {
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, high++, q += lanes) {
         __m256 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm256_loadu_ps(q + v * 8);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
@@ -69,18 +71,15 @@ ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t
             ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(a, b[v], c[i][v]);
         }
     }
-    ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm256_storeu_ps(s + (i * nv + v) * 8, c[i][v]);
-    }
 }
 
-ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p,
-                       float *o) {
+ATTN_INLINE void uk_pv(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
+                       const float *p, float *o) {
     __m256 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_loadu_ps(o + (i * nv + v) * 8);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_loadu_ps(o + (size_t)i * lanes + v * 8);
     }
-    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += nv * 8) {
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
         __m256 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm256_loadu_ps(p + v * 8);
         ATTN_UNROLL for (int i = 0; i < cols; i++) {
@@ -89,7 +88,27 @@ ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t 
         }
     }
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm256_storeu_ps(o + (i * nv + v) * 8, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm256_storeu_ps(o + (size_t)i * lanes + v * 8, c[i][v]);
+    }
+}
+
+ATTN_INLINE void uk_pv_hiding(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
+                              const float *p, float *o) {
+    __m256 c[PV_COLS][POOL_NV];
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_loadu_ps(o + (size_t)i * lanes + v * 8);
+    }
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
+        ATTN_UNROLL for (int i = 0; i < cols; i++) {
+            const __m256 a = _mm256_broadcast_ss(x + i);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) {
+                const __m256 b = _mm256_loadu_ps(p + v * 8); /* its sign bits choose */
+                c[i][v] = _mm256_blendv_ps(_mm256_fmadd_ps(b, a, c[i][v]), c[i][v], b);
+            }
+        }
+    }
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm256_storeu_ps(o + (size_t)i * lanes + v * 8, c[i][v]);
     }
 }
 

@@ -38,6 +38,7 @@ ATTN_INLINE vf32 v_add(vf32 a, vf32 b) { return _mm256_add_ps(a, b); }
 ATTN_INLINE vf32 v_sub(vf32 a, vf32 b) { return _mm256_sub_ps(a, b); }
 ATTN_INLINE vf32 v_mul(vf32 a, vf32 b) { return _mm256_mul_ps(a, b); }
 ATTN_INLINE vf32 v_div(vf32 a, vf32 b) { return _mm256_div_ps(a, b); }
+ATTN_INLINE vf32 v_abs(vf32 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 ATTN_INLINE vf32 v_fma(vf32 a, vf32 b, vf32 c) { return _mm256_fmadd_ps(a, b, c); } /* a*b + c */
 /* Larger of the two; NaN where b is NaN; b or NaN where only a is. */
 ATTN_INLINE vf32 v_max(vf32 a, vf32 b) { return _mm256_max_ps(a, b); }
@@ -50,7 +51,34 @@ ATTN_INLINE vmask v_sign(vf32 x) { /* sign bit set */
 ATTN_INLINE int v_any(vmask m) { return _mm256_movemask_ps(m) != 0; }
 ATTN_INLINE vf32 v_select(vmask m, vf32 a, vf32 b) { return _mm256_blendv_ps(b, a, m); } /* m ? a : b */
 
+/* Lane i of the result is lane i ^ step of x; step is 1, 2 or 4 and a constant. */
+ATTN_INLINE vf32 v_swap(vf32 x, int step) {
+    switch (step) {
+    case 1: return _mm256_permute_ps(x, 0xb1);
+    case 2: return _mm256_permute_ps(x, 0x4e);
+    default: return _mm256_permute2f128_ps(x, x, 1);
+    }
+}
+ATTN_INLINE float v_lane0(vf32 x) { return _mm256_cvtss_f32(x); }
+
 ATTN_INLINE vf32 v_exp2(vf32 x) { return Sleef_finz_exp2f8_u10avx2(x); }
+
+/* SLEEF's exp2 (u10), inlined: the same polynomial and the same bits for x <= 60 and NaN. The power is applied
+ * in two steps, 2^(q+64) by adding to the exponent and 2^-64 by a product, so that results below 2^-126 round
+ * once, as they do in SLEEF. */
+ATTN_INLINE vf32 v_exp2_inline(vf32 x) {
+    x = v_max(v_set1(-151.0f), x);
+    const vf32 q = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), s = v_sub(x, q);
+    vf32 u = v_set1(0.1535920892e-3f);
+    u = v_fma(u, s, v_set1(0.1339262701e-2f));
+    u = v_fma(u, s, v_set1(0.9618384764e-2f));
+    u = v_fma(u, s, v_set1(0.5550347269e-1f));
+    u = v_fma(u, s, v_set1(0.2402264476e+0f));
+    u = v_fma(u, s, v_set1(0.6931471825e+0f));
+    u = v_fma(u, s, v_set1(1.0f));
+    const __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(v_add(q, v_set1(64.0f))), 23);
+    return v_mul(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(u), e)), v_set1(0x1p-64f));
+}
 ATTN_INLINE vf32 v_log2(vf32 x) { return Sleef_finz_log2f8_u10avx2(x); }
 ATTN_INLINE vf32 v_tanh(vf32 x) { return Sleef_finz_tanhf8_u35avx2(x); }
 

@@ -15,6 +15,11 @@ enum {
     PV_COLS = 8,
     POOL_NV = 3,
 
+    /* Few rows: 16 columns of a transposed tile + 8 rows' accumulators = 24. P V: 2 rows x 8 vectors + 2 + 1. */
+    FEW_ROWS = 8,
+    FEW_PV_ROWS = 2,
+    FEW_PV_COLS = 8,
+
     /* Keys whose probabilities wait for P V: 256 x 48 floats = 48 KiB; the loads and stores of the output
      * accumulators are then 1/256 of the products. A multiple of ATTN_KEY_TILE. */
     POOL_KEYS = 256

@@ -12,8 +12,9 @@
 #include "tile.h"
 #include "vec.h"
 
-ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
-                           const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate) {
+ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const float *panel, const float *ahead, const float *bias, float *y,
+                           ptrdiff_t y_row, size_t n, int accumulate) {
     __m512 c[LINEAR_MR][LINEAR_NV];
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const __m512 b = bias ? _mm512_loadu_ps(bias + v * 16) : _mm512_setzero_ps();
@@ -22,6 +23,8 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++, x++, panel += nv * 16) {
         __m512 w[LINEAR_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = _mm512_loadu_ps(panel + v * 16);
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 16);
+        ahead += lines * 16;
         ATTN_UNROLL for (int i = 0; i < mr; i++) {
             const __m512 a = _mm512_set1_ps(x[i * x_row]);
             ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(a, w[v], c[i][v]);
@@ -38,13 +41,12 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     }
 }
 
-ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q,
-                       float *s) {
-    __m512 c[QK_KEYS][POOL_NV];
+ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t k_row, size_t d,
+                       const float *q, vf32 c[QK_KEYS][POOL_NV]) {
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_setzero_ps();
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, q += nv * 16) {
+    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, q += lanes) {
         __m512 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm512_loadu_ps(q + v * 16);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
@@ -52,18 +54,15 @@ ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t
             ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(a, b[v], c[i][v]);
         }
     }
-    ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm512_storeu_ps(s + (i * nv + v) * 16, c[i][v]);
-    }
 }
 
-ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p,
-                       float *o) {
+ATTN_INLINE void uk_pv(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
+                       const float *p, float *o) {
     __m512 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_loadu_ps(o + (i * nv + v) * 16);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_loadu_ps(o + (size_t)i * lanes + v * 16);
     }
-    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += nv * 16) {
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
         __m512 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm512_loadu_ps(p + v * 16);
         ATTN_UNROLL for (int i = 0; i < cols; i++) {
@@ -72,7 +71,31 @@ ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t 
         }
     }
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm512_storeu_ps(o + (i * nv + v) * 16, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm512_storeu_ps(o + (size_t)i * lanes + v * 16, c[i][v]);
+    }
+}
+
+ATTN_INLINE void uk_pv_hiding(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
+                              const float *p, float *o) {
+    __m512 c[PV_COLS][POOL_NV];
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_loadu_ps(o + (size_t)i * lanes + v * 16);
+    }
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
+        __m512 b[POOL_NV];
+        __mmask16 sees[POOL_NV];
+        ATTN_UNROLL for (int v = 0; v < nv; v++) {
+            b[v] = _mm512_loadu_ps(p + v * 16);
+            sees[v] = _knot_mask16(v_sign(b[v]));
+        }
+        ATTN_UNROLL for (int i = 0; i < cols; i++) {
+            const __m512 a = _mm512_set1_ps(x[i]);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] =
+                _mm512_mask3_fmadd_ps(b[v], a, c[i][v], sees[v]);
+        }
+    }
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) _mm512_storeu_ps(o + (size_t)i * lanes + v * 16, c[i][v]);
     }
 }
 

@@ -36,6 +36,7 @@ ATTN_INLINE vf32 v_add(vf32 a, vf32 b) { return _mm512_add_ps(a, b); }
 ATTN_INLINE vf32 v_sub(vf32 a, vf32 b) { return _mm512_sub_ps(a, b); }
 ATTN_INLINE vf32 v_mul(vf32 a, vf32 b) { return _mm512_mul_ps(a, b); }
 ATTN_INLINE vf32 v_div(vf32 a, vf32 b) { return _mm512_div_ps(a, b); }
+ATTN_INLINE vf32 v_abs(vf32 x) { return _mm512_abs_ps(x); }
 ATTN_INLINE vf32 v_fma(vf32 a, vf32 b, vf32 c) { return _mm512_fmadd_ps(a, b, c); } /* a*b + c */
 /* Larger of the two; NaN where b is NaN; b or NaN where only a is. */
 ATTN_INLINE vf32 v_max(vf32 a, vf32 b) { return _mm512_max_ps(a, b); }
@@ -46,7 +47,31 @@ ATTN_INLINE vmask v_sign(vf32 x) { return _mm512_movepi32_mask(_mm512_castps_si5
 ATTN_INLINE int v_any(vmask m) { return m != 0; }
 ATTN_INLINE vf32 v_select(vmask m, vf32 a, vf32 b) { return _mm512_mask_mov_ps(b, m, a); } /* m ? a : b */
 
+/* Lane i of the result is lane i ^ step of x; step is 1, 2, 4 or 8 and a constant. */
+ATTN_INLINE vf32 v_swap(vf32 x, int step) {
+    switch (step) {
+    case 1: return _mm512_permute_ps(x, 0xb1);
+    case 2: return _mm512_permute_ps(x, 0x4e);
+    case 4: return _mm512_shuffle_f32x4(x, x, 0xb1);
+    default: return _mm512_shuffle_f32x4(x, x, 0x4e);
+    }
+}
+ATTN_INLINE float v_lane0(vf32 x) { return _mm512_cvtss_f32(x); }
+
 ATTN_INLINE vf32 v_exp2(vf32 x) { return Sleef_finz_exp2f16_u10avx512f(x); }
+
+/* SLEEF's exp2 (u10), inlined: the same polynomial and the same bits for x <= 64 and NaN. */
+ATTN_INLINE vf32 v_exp2_inline(vf32 x) {
+    const vf32 q = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), s = v_sub(x, q);
+    vf32 u = v_set1(0.1535920892e-3f);
+    u = v_fma(u, s, v_set1(0.1339262701e-2f));
+    u = v_fma(u, s, v_set1(0.9618384764e-2f));
+    u = v_fma(u, s, v_set1(0.5550347269e-1f));
+    u = v_fma(u, s, v_set1(0.2402264476e+0f));
+    u = v_fma(u, s, v_set1(0.6931471825e+0f));
+    u = v_fma(u, s, v_set1(1.0f));
+    return _mm512_scalef_ps(u, q);
+}
 ATTN_INLINE vf32 v_log2(vf32 x) { return Sleef_finz_log2f16_u10avx512f(x); }
 ATTN_INLINE vf32 v_tanh(vf32 x) { return Sleef_finz_tanhf16_u35avx512f(x); }
 

@@ -2,11 +2,13 @@
 #ifndef ATTN_COMPILER_H
 #define ATTN_COMPILER_H
 
-/* A kernel whose int parameters are constants at each call: it must be inlined to become one variant. */
+/* A kernel whose int parameters are constants at each call: it must be inlined
+ * to become one variant. */
 #define ATTN_INLINE static inline __attribute__((always_inline))
 #define ATTN_NOINLINE static __attribute__((noinline))
 
-/* Before a loop over an array of accumulators: only a fully unrolled one keeps them in registers. */
+/* Before a loop over an array of accumulators: only a fully unrolled one keeps
+ * them in registers. */
 #if defined(__clang__)
 #define ATTN_UNROLL _Pragma("clang loop unroll(full)")
 #define ATTN_NO_UNROLL _Pragma("clang loop unroll(disable)")
@@ -14,6 +16,9 @@
 #define ATTN_UNROLL _Pragma("GCC unroll 32")
 #define ATTN_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
+
+/* Hints for a read to come soon, from L2. */
+#define ATTN_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
 
 #define ATTN_UNLIKELY(x) __builtin_expect(!!(x), 0)
 

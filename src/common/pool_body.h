@@ -4,51 +4,27 @@
 #ifndef ATTN_POOL_BODY_H
 #define ATTN_POOL_BODY_H
 
+#include "pool_additive.h"
 #include "pool_tile.h"
 
 /* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */
 struct pool_pending {
     size_t from, to, row;
-    int hides; /* some row does not see some of these keys */
+    int hides; /* some row of the vectors does not see some of these keys */
+    struct pool_vectors rows;
 };
-
-/* P V where some rows do not see some keys: a hidden key's probability has its sign bit set, and its value
- * must not be touched by arithmetic (0 * NaN is NaN). */
-static void pool_pv_hiding(const struct pool_block *b, const struct pool_pending *w, float *o) {
-    enum { COLS = 4 };
-    const struct attn_pool_task *t = b->t;
-    const size_t keys = w->to - w->from;
-    for (size_t c = 0; c < t->d_v; c += COLS) {
-        const size_t cols = pool_min(t->d_v - c, COLS);
-        for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
-            vf32 a[COLS];
-            for (size_t i = 0; i < COLS; i++)
-                a[i] = i < cols ? v_load(o + (c + i) * b->lanes + lane) : v_zero();
-            for (size_t j = 0; j < keys; j++) {
-                const float *v = t->v + (ptrdiff_t)(w->from + j) * t->v_row + c;
-                const vf32 p = v_load(b->p + (w->row + j) * b->lanes + lane);
-                const vmask hidden = v_sign(p);
-                ATTN_UNROLL for (size_t i = 0; i < COLS; i++) {
-                    const vf32 x = v_set1(v[i < cols ? i : 0]);
-                    a[i] = v_select(hidden, a[i], v_fma(p, x, a[i]));
-                }
-            }
-            for (size_t i = 0; i < cols; i++) v_store(o + (c + i) * b->lanes + lane, a[i]);
-        }
-    }
-}
 
 /* P V of what is pending up to key j; what follows starts there. */
 static void pool_flush(const struct pool_block *b, struct pool_pending *w, size_t j, float *o) {
     w->to = j;
-    if (w->to > w->from) {
-        if (w->hides)
-            pool_pv_hiding(b, w, o);
-        else
-            pool_pv(b, w->from, w->to - w->from, b->p + w->row * b->lanes, o);
-        w->row += w->to - w->from;
-        w->from = w->to;
-    }
+    if (w->to <= w->from || !w->rows.n) return;
+    const float *p = b->p + w->row * b->lanes;
+    if (w->hides)
+        pool_pv_hiding(b, w->rows, w->from, w->to - w->from, p, o);
+    else
+        pool_pv(b, w->rows, w->from, w->to - w->from, p, o);
+    w->row += w->to - w->from;
+    w->from = w->to;
 }
 
 /* Rows whose x exceeds their maximum by more than ATTN_RESCALE take it: l and o are scaled to it. */
@@ -78,9 +54,9 @@ static void pool_softmax(const struct pool_block *b, struct pool_state *st, size
             float *at = s + (size_t)(4 * g + i) * b->lanes + lane;
             const vf32 x = v_load(at);
             if (hides)
-                e[i] = v_select(v_lt(x, lowest), hidden, v_exp2(v_sub(x, m)));
+                e[i] = v_select(v_lt(x, lowest), hidden, v_exp2_inline(v_sub(v_max(lowest, x), m)));
             else
-                e[i] = v_exp2(v_sub(v_max(lowest, x), m));
+                e[i] = v_exp2_inline(v_sub(v_max(lowest, x), m));
             v_store(at, e[i]);
         }
         sum[g] = v_add(v_add(e[0], e[1]), v_add(e[2], e[3]));
@@ -89,17 +65,17 @@ static void pool_softmax(const struct pool_block *b, struct pool_state *st, size
 }
 
 /* Scores of keys [j, j + n) of the tile at j0 <= j into its 16 rows s; rows outside are -inf. */
-static void pool_scores(const struct pool_block *b, size_t j0, size_t j, size_t n, int hides, float first,
-                        float *s) {
+static void pool_scores(const struct pool_block *b, struct pool_vectors u, size_t j0, size_t j, size_t n,
+                        int hides, float first, float *s) {
     const size_t skip = j - j0;
     if (b->t->score == ATTN_SCORE_DOT)
-        pool_scores_dot(b, j, n, s + skip * b->lanes);
+        pool_scores_dot(b, u, j, n, s + skip * b->lanes);
     else
-        pool_scores_additive(b, j, n, s + skip * b->lanes);
+        pool_scores_additive(b, u, j, n, s + skip * b->lanes);
     if (!hides) return;
     for (size_t i = 0; i < ATTN_KEY_TILE; i++)
         if (i < skip || i >= skip + n) memset(s + i * b->lanes, 0, b->lanes * sizeof *s);
-    pool_hide(b, j0, skip + n, first, s);
+    pool_hide(b, u, j0, skip + n, first, s);
 }
 
 /* The part of a chunk that the block sees, and where all its rows see all keys. */
@@ -122,6 +98,17 @@ static struct pool_range pool_range_of(const struct attn_pool_task *t) {
     return r;
 }
 
+static void pool_vector_range(const struct attn_pool_task *t, struct pool_block *b, size_t v) {
+    b->sees[v].lo = SIZE_MAX;
+    b->sees[v].hi = 0;
+    for (size_t i = v * VF32_N; i < (v + 1) * VF32_N; i++) {
+        const size_t row = pool_row(t, i);
+        if (t->lo[row] >= t->hi[row]) continue;
+        b->sees[v].lo = pool_min(b->sees[v].lo, t->lo[row]);
+        b->sees[v].hi = pool_max(b->sees[v].hi, t->hi[row]);
+    }
+}
+
 ATTN_INLINE int pool_hides(const struct attn_pool_task *t, const struct pool_range *r, size_t j0) {
     return t->mask_kind != ATTN_MASK_NONE || j0 < r->full_lo || j0 + ATTN_KEY_TILE > r->full_hi;
 }
@@ -135,6 +122,16 @@ static void pool_lane_ranges(const struct pool_block *b, size_t base) {
         b->lo[lane] = (float)from;
         b->last[lane] = (float)end - 1.0f;
     }
+}
+
+/* The vectors with a row that sees something of the tile at j0: all of them where nothing is hidden. */
+static struct pool_vectors pool_seeing(const struct pool_block *b, int hides, size_t j0) {
+    int first = 0, end = (int)(b->lanes / VF32_N);
+    if (hides) {
+        while (first < end && (b->sees[first].lo >= j0 + ATTN_KEY_TILE || b->sees[first].hi <= j0)) first++;
+        while (first < end && (b->sees[end - 1].lo >= j0 + ATTN_KEY_TILE || b->sees[end - 1].hi <= j0)) end--;
+    }
+    return (struct pool_vectors){first, end - first};
 }
 
 /* The state of one chunk, from nothing. */
@@ -155,16 +152,20 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
     for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
         const size_t j = pool_max(j0, lo), end = pool_min(j0 + ATTN_KEY_TILE, hi);
         const int hides = pool_hides(t, r, j0);
-        if (hides != pending.hides || row == POOL_KEYS) {
+        const struct pool_vectors u = pool_seeing(b, hides, j0);
+        if (hides != pending.hides || u.first != pending.rows.first || u.n != pending.rows.n ||
+            row == POOL_KEYS) {
             pool_flush(b, &pending, j, st->o);
-            pending.hides = hides;
-            if (row == POOL_KEYS) pending.row = row = 0;
+            if (row == POOL_KEYS) row = 0;
+            pending =
+                (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
         }
         float *s = b->p + row * lanes;
-        pool_scores(b, j0, j, end - j, hides, (float)(j0 - base), s);
-        for (size_t lane = 0; lane < lanes; lane += VF32_N) {
-            vf32 x = v_set1(-FLT_MAX);
-            if (hides) x = v_set1(-INFINITY);
+        if (!hides && t->score == ATTN_SCORE_DOT && pool_tile(b, j0, st->m, st->l, s)) continue;
+        if (u.n) pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
+        for (size_t v = 0; v < (size_t)u.n; v++) {
+            const size_t lane = ((size_t)u.first + v) * VF32_N;
+            vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
             for (size_t i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + i * lanes + lane));
             if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(st->m + lane), v_set1(ATTN_RESCALE)), x)))) {
                 pool_flush(b, &pending, j, st->o);
@@ -231,7 +232,7 @@ static void pool_weights(const struct pool_block *b, const struct pool_range *r,
         const size_t base = j0 / ATTN_CHUNK * ATTN_CHUNK;
         if (base == j0 || j0 <= r->lo) pool_lane_ranges(b, base);
         const int hides = pool_hides(t, r, j0);
-        pool_scores(b, j0, j, end - j, hides, (float)(j0 - base), b->p);
+        pool_scores(b, pool_seeing(b, 0, j0), j0, j, end - j, hides, (float)(j0 - base), b->p);
         for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
             const vf32 m = v_load(st->m + lane), inv = v_load(st->l + lane);
             for (size_t i = j - j0; i < end - j0; i++) {
@@ -264,7 +265,7 @@ static struct pool_state pool_state_at(float **at, size_t lanes, size_t d_v) {
 static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d_v) {
     const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
     const size_t rows =
-        d_k * (score == ATTN_SCORE_ADDITIVE ? 2 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
+        d_k * (score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
     return rows * lanes * sizeof(float);
 }
 
@@ -278,16 +279,24 @@ static void pool_body(const struct attn_pool_task *t) {
     const int additive = t->score == ATTN_SCORE_ADDITIVE;
     const vf32 c = v_set1(t->scale * ATTN_LOG2E);
     b.q = pool_take(&at, t->d_k * b.lanes);
-    b.w = additive ? pool_take(&at, t->d_k * b.lanes) : NULL;
+    if (additive) {
+        b.w = pool_take(&at, t->d_k * b.lanes);
+        b.eq = pool_take(&at, t->d_k * b.lanes);
+        b.ek = pool_take(&at, t->d_k * ATTN_KEY_TILE);
+    }
     b.lo = pool_take(&at, b.lanes);
     b.last = pool_take(&at, b.lanes);
     b.p = pool_take(&at, POOL_KEYS * b.lanes);
     b.bias = pool_take(&at, ATTN_KEY_TILE * b.lanes);
     struct pool_state all = pool_state_at(&at, b.lanes, t->d_v), one = pool_state_at(&at, b.lanes, t->d_v);
     const struct pool_range r = pool_range_of(t);
+    for (size_t v = 0; v < b.lanes / VF32_N; v++) pool_vector_range(t, &b, v);
 
     pool_pack(t, b.lanes, t->d_k, t->q, t->q_row, t->q_head, additive ? v_set1(1.0f) : c, b.q);
-    if (additive) pool_pack(t, b.lanes, t->d_k, t->w, 0, t->w_head, c, b.w);
+    if (additive) {
+        pool_pack(t, b.lanes, t->d_k, t->w, 0, t->w_head, c, b.w);
+        additive_queries(&b);
+    }
 
     if (t->part) {
         float *part = t->part;

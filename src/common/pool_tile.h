@@ -1,7 +1,8 @@
 /*
- * Attention pooling, the part within one block of rows: packing of queries, scores of a key tile, and
- * what a row may see of it. pool_body.h drives it. Everything is in terms of v_* operations; lanes are
- * rows of the block (query-major, the heads of a group inside).
+ * Attention pooling, the part within one block of rows: packing of queries,
+ * scores of a key tile, and what a row may see of it. pool_body.h drives it.
+ * Everything is in terms of v_* operations; lanes are rows of the block
+ * (query-major, the heads of a group inside).
  */
 #ifndef ATTN_POOL_TILE_H
 #define ATTN_POOL_TILE_H
@@ -13,16 +14,24 @@
 #include "backend.h"
 #include "ukernel_contract.h"
 
-/* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for the sizes. */
+/* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for
+ * the sizes. */
 struct pool_block {
     const struct attn_pool_task *t;
     size_t lanes; /* 1 to POOL_NV vectors */
-    float *q;     /* [d_k][lanes]: q * c, or A_q q for additive scores */
-    float *w;     /* [d_k][lanes]: w * c, additive only */
-    float *lo;    /* [lanes]: first visible key, relative to the chunk, as a float (exact: <= ATTN_CHUNK) */
-    float *last;  /* [lanes]: last visible key, likewise */
-    float *p;     /* [POOL_KEYS][lanes]: scores, then probabilities */
-    float *bias;  /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
+    struct {
+        size_t lo, hi;
+    } sees[POOL_NV];    /* some row of the vector sees a key of [lo, hi) only; lo >= hi: none */
+    float *q;           /* [d_k][lanes]: q * c, or A_q q for additive scores */
+    float *w;           /* additive only, [d_k][lanes]: w * c */
+    float *eq;          /* additive only, [d_k][lanes]: e^{2 q} */
+    float *ek;          /* additive only, [ATTN_KEY_TILE][d_k]: e^{2 k} of a tile */
+    int large[POOL_NV]; /* additive only: a feature of the vector's rows is too large for e^{2 q} */
+    float *lo;          /* [lanes]: first visible key, relative to the chunk, as a float
+                   (exact: <= ATTN_CHUNK) */
+    float *last;        /* [lanes]: last visible key, likewise */
+    float *p;           /* [POOL_KEYS][lanes]: scores, then probabilities */
+    float *bias;        /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
 };
 
 /* The running maximum (log2 units), sum and output of each row. */
@@ -34,7 +43,8 @@ struct pool_state {
 ATTN_INLINE size_t pool_min(size_t a, size_t b) { return a < b ? a : b; }
 ATTN_INLINE size_t pool_max(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Lanes beyond the last row repeat it, so that they never need a rule of their own. */
+/* Lanes beyond the last row repeat it, so that they never need a rule of their
+ * own. */
 ATTN_INLINE size_t pool_row(const struct attn_pool_task *t, size_t lane) {
     return pool_min(lane, t->n_rows - 1);
 }
@@ -44,7 +54,8 @@ ATTN_INLINE ptrdiff_t pool_offset(const struct attn_pool_task *t, size_t row, pt
     return (ptrdiff_t)(i / t->group) * per_query + (ptrdiff_t)(i % t->group) * per_head;
 }
 
-/* dst[i][lane] = src(row of lane)[i] * c for i in [0, n); sources are base + offset of the row. */
+/* dst[i][lane] = src(row of lane)[i] * c for i in [0, n); sources are base +
+ * offset of the row. */
 static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, const float *base,
                       ptrdiff_t per_query, ptrdiff_t per_head, vf32 c, float *dst) {
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
@@ -61,91 +72,162 @@ static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, co
     }
 }
 
+/* A range of the block's vectors of rows: those that see something of a tile. */
+struct pool_vectors {
+    int first, n;
+};
+
+/* Scores of `keys` keys from k on to rows of s. */
+ATTN_INLINE void pool_scores_step(const struct pool_block *b, int keys, int nv, const float *k,
+                                  const float *q, float *s) {
+    vf32 c[QK_KEYS][POOL_NV];
+    uk_qk(keys, nv, b->lanes, k, b->t->k_row, b->t->d_k, q, c);
+    ATTN_UNROLL for (int i = 0; i < keys; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (size_t)i * b->lanes + v * VF32_N, c[i][v]);
+    }
+}
+
 /* s[i][lane] for keys [j, j + n), n <= ATTN_KEY_TILE. */
-ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t j, size_t n, float *s) {
+ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t at, size_t j, size_t n, float *s) {
     const struct attn_pool_task *t = b->t;
-    const float *k = t->k + (ptrdiff_t)j * t->k_row;
+    const float *k = t->k + (ptrdiff_t)j * t->k_row, *q = b->q + at;
     size_t i = 0;
-    for (; i + QK_KEYS <= n; i += QK_KEYS)
-        uk_qk(QK_KEYS, nv, k + (ptrdiff_t)i * t->k_row, t->k_row, t->d_k, b->q, s + i * b->lanes);
-    if (QK_KEYS > 4 && i + 4 <= n) {
-        uk_qk(4, nv, k + (ptrdiff_t)i * t->k_row, t->k_row, t->d_k, b->q, s + i * b->lanes);
-        i += 4;
-    }
-    if (QK_KEYS > 2 && i + 2 <= n) {
-        uk_qk(2, nv, k + (ptrdiff_t)i * t->k_row, t->k_row, t->d_k, b->q, s + i * b->lanes);
-        i += 2;
-    }
-    if (i < n) uk_qk(1, nv, k + (ptrdiff_t)i * t->k_row, t->k_row, t->d_k, b->q, s + i * b->lanes);
+    s += at;
+#define POOL_KEYS_STEP(keys) \
+    pool_scores_step(b, keys, nv, k + (ptrdiff_t)i * t->k_row, q, s + i * b->lanes), i += keys
+    while (i + QK_KEYS <= n) POOL_KEYS_STEP(QK_KEYS);
+    if (QK_KEYS > 4 && i + 4 <= n) POOL_KEYS_STEP(4);
+    if (QK_KEYS > 2 && i + 2 <= n) POOL_KEYS_STEP(2);
+    if (i < n) POOL_KEYS_STEP(1);
+#undef POOL_KEYS_STEP
 }
 
 /* o = fma(p, v, o) for keys [j, j + n), whose probabilities stand in p. */
-ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, size_t j, size_t n, const float *p,
-                            float *o) {
+ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, int hides, size_t at, size_t j, size_t n,
+                            const float *p, float *o) {
     const struct attn_pool_task *t = b->t;
     const float *v = t->v + (ptrdiff_t)j * t->v_row;
     size_t c = 0;
-    for (; c + PV_COLS <= t->d_v; c += PV_COLS) uk_pv(PV_COLS, nv, n, v + c, t->v_row, p, o + c * b->lanes);
-    if (PV_COLS > 4 && c + 4 <= t->d_v) {
-        uk_pv(4, nv, n, v + c, t->v_row, p, o + c * b->lanes);
-        c += 4;
+    p += at;
+    o += at;
+#define POOL_COLS_STEP(cols)                                                          \
+    hides ? uk_pv_hiding(cols, nv, b->lanes, n, v + c, t->v_row, p, o + c * b->lanes) \
+          : uk_pv(cols, nv, b->lanes, n, v + c, t->v_row, p, o + c * b->lanes),       \
+        c += cols
+    while (c + PV_COLS <= t->d_v) POOL_COLS_STEP(PV_COLS);
+    if (PV_COLS > 4 && c + 4 <= t->d_v) POOL_COLS_STEP(4);
+    if (PV_COLS > 2 && c + 2 <= t->d_v) POOL_COLS_STEP(2);
+    if (c < t->d_v) POOL_COLS_STEP(1);
+#undef POOL_COLS_STEP
+}
+
+/*
+ * Probabilities of QK_KEYS keys in registers: x = max(score, -FLT_MAX) and, where no x exceeds m + ATTN_RESCALE in its lane,
+ * p = exp2(x - m) to rows of p, the tree of their sum over neighbours to sum, and 0. Otherwise 1, and p is untouched.
+ */
+ATTN_INLINE int pool_softmax_step(int nv, size_t lanes, vf32 c[QK_KEYS][POOL_NV], const float *m, float *p,
+                                  float *sum) {
+    enum { HALF = QK_KEYS - 4 };
+    const vf32 lowest = v_set1(-FLT_MAX);
+    vmask moves = v_lt(lowest, lowest);
+    ATTN_UNROLL for (int v = 0; v < nv; v++) {
+        vf32 x = lowest;
+        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) x = v_max(x, c[i][v]);
+        moves = v_or(moves, v_lt(v_add(v_load(m + v * VF32_N), v_set1(ATTN_RESCALE)), x));
     }
-    if (PV_COLS > 2 && c + 2 <= t->d_v) {
-        uk_pv(2, nv, n, v + c, t->v_row, p, o + c * b->lanes);
-        c += 2;
+    if (ATTN_UNLIKELY(v_any(moves))) return 1;
+    ATTN_UNROLL for (int v = 0; v < nv; v++) {
+        const vf32 mv = v_load(m + v * VF32_N);
+        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) {
+            c[i][v] = v_exp2_inline(v_sub(v_max(lowest, c[i][v]), mv));
+            v_store(p + (size_t)i * lanes + v * VF32_N, c[i][v]);
+        }
+        /* written out: a loop over steps would leave c in memory */
+        vf32 tree = v_add(v_add(c[0][v], c[1][v]), v_add(c[2][v], c[3][v]));
+        if (QK_KEYS == 8)
+            tree =
+                v_add(tree, v_add(v_add(c[HALF][v], c[HALF + 1][v]), v_add(c[HALF + 2][v], c[HALF + 3][v])));
+        v_store(sum + v * VF32_N, tree);
     }
-    if (c < t->d_v) uk_pv(1, nv, n, v + c, t->v_row, p, o + c * b->lanes);
+    return 0;
+}
+
+/* QK_KEYS keys from j on that all rows see, in registers from the products to the probabilities. */
+ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const float *m, float *p,
+                             float *sum) {
+    vf32 c[QK_KEYS][POOL_NV];
+    uk_qk(QK_KEYS, nv, b->lanes, b->t->k + (ptrdiff_t)j * b->t->k_row, b->t->k_row, b->t->d_k, b->q, c);
+    return pool_softmax_step(nv, b->lanes, c, m, p, sum);
 }
 
 /* One function a number of vectors, so that a profile names it and the rest of the body exists once. */
-#define POOL_VARIANT(nv)                                                                            \
-    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t j, size_t n, float *s) { \
-        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, s);                                       \
-    }                                                                                               \
-    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t j, size_t n, const float *p, \
-                                    float *o) {                                                     \
-        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, j, n, p, o);                                        \
+#define POOL_VARIANT(nv)                                                                              \
+    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t at, size_t j, size_t n,    \
+                                        float *s) {                                                   \
+        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, at, j, n, s);                                     \
+    }                                                                                                 \
+    ATTN_NOINLINE int pool_step_##nv(const struct pool_block *b, size_t j, const float *m, float *p,  \
+                                     float *sum) {                                                    \
+        return pool_step_nv(b, (nv) <= POOL_NV ? nv : 1, j, m, p, sum);                               \
+    }                                                                                                 \
+    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t at, size_t j, size_t n,        \
+                                    const float *p, float *o) {                                       \
+        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 0, at, j, n, p, o);                                   \
+    }                                                                                                 \
+    ATTN_NOINLINE void pool_pv_hiding_##nv(const struct pool_block *b, size_t at, size_t j, size_t n, \
+                                           const float *p, float *o) {                                \
+        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 1, at, j, n, p, o);                                   \
+    }
+#define POOL_DISPATCH(nv, result, name, ...)      \
+    switch (nv) {                                 \
+    case 1: result name##_1(__VA_ARGS__); break;  \
+    case 2: result name##_2(__VA_ARGS__); break;  \
+    case 3: result name##_3(__VA_ARGS__); break;  \
+    default: result name##_4(__VA_ARGS__); break; \
     }
 POOL_VARIANT(1)
 POOL_VARIANT(2)
 POOL_VARIANT(3)
 POOL_VARIANT(4)
 
-static void pool_scores_dot(const struct pool_block *b, size_t j, size_t n, float *s) {
-    switch (b->lanes / VF32_N) {
-    case 1: pool_scores_1(b, j, n, s); break;
-    case 2: pool_scores_2(b, j, n, s); break;
-    case 3: pool_scores_3(b, j, n, s); break;
-    default: pool_scores_4(b, j, n, s); break;
-    }
+static void pool_scores_dot(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, float *s) {
+    POOL_DISPATCH(u.n, , pool_scores, b, (size_t)u.first * VF32_N, j, n, s)
 }
-
-static void pool_pv(const struct pool_block *b, size_t j, size_t n, const float *p, float *o) {
-    switch (b->lanes / VF32_N) {
-    case 1: pool_pv_1(b, j, n, p, o); break;
-    case 2: pool_pv_2(b, j, n, p, o); break;
-    case 3: pool_pv_3(b, j, n, p, o); break;
-    default: pool_pv_4(b, j, n, p, o); break;
+/*
+ * A tile that all rows see whole. Returns 0 where some row's maximum moves (always in a row's first tile): then
+ * nothing but p has changed, and the caller takes the long way.
+ */
+static int pool_tile(const struct pool_block *b, size_t j, const float *m, float *l, float *p) {
+    enum { STEPS = ATTN_KEY_TILE / QK_KEYS };
+    float sum[STEPS][POOL_NV * VF32_N];
+    const size_t nv = b->lanes / VF32_N;
+    for (size_t i = 0; i < STEPS; i++) {
+        int moves;
+        POOL_DISPATCH(nv, moves =, pool_step, b, j + i * QK_KEYS, m, p + i * QK_KEYS * b->lanes, sum[i])
+        if (moves) return 0;
     }
-}
-
-static void pool_scores_additive(const struct pool_block *b, size_t j, size_t n, float *s) {
-    const struct attn_pool_task *t = b->t;
-    for (size_t i = 0; i < n; i++) {
-        const float *k = t->k + (ptrdiff_t)(j + i) * t->k_row;
-        for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
-            vf32 a = v_zero();
-            for (size_t d = 0; d < t->d_k; d++) {
-                const size_t at = d * b->lanes + lane;
-                a = v_fma(v_load(b->w + at), v_tanh(v_add(v_load(b->q + at), v_set1(k[d]))), a);
-            }
-            v_store(s + i * b->lanes + lane, a);
+    for (size_t v = 0; v < nv; v++) {
+        vf32 s[STEPS];
+        ATTN_UNROLL for (int i = 0; i < STEPS; i++) s[i] = v_load(sum[i] + v * VF32_N);
+        ATTN_UNROLL for (int step = 1; step < STEPS; step *= 2) {
+            ATTN_UNROLL for (int i = 0; i < STEPS; i += 2 * step) s[i] = v_add(s[i], s[i + step]);
         }
+        v_store(l + v * VF32_N, v_add(v_load(l + v * VF32_N), s[0]));
     }
+    return 1;
+}
+static void pool_pv(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, const float *p,
+                    float *o) {
+    POOL_DISPATCH(u.n, , pool_pv, b, (size_t)u.first * VF32_N, j, n, p, o)
+}
+static void pool_pv_hiding(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n,
+                           const float *p, float *o) {
+    POOL_DISPATCH(u.n, , pool_pv_hiding, b, (size_t)u.first * VF32_N, j, n, p, o)
 }
 
-/* bias[i][lane] of keys [j, j + n): the additive mask, or 0 and -inf of a boolean one. Reads the mask only
- * where the row's range lets it see the key. */
+/* bias[i][lane] of keys [j, j + n): the additive mask, or 0 and -inf of a
+ * boolean one. Reads the mask only where the row's range lets it see the key.
+ */
 static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {
     const struct attn_pool_task *t = b->t;
     memset(b->bias, 0, ATTN_KEY_TILE * b->lanes * sizeof *b->bias);
@@ -162,13 +244,15 @@ static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {
     }
 }
 
-/* Applies the mask and each row's range to the tile whose row 0 is key j: hidden scores become -inf,
- * visible ones are at least -FLT_MAX. first = j relative to the chunk. */
-static void pool_hide(const struct pool_block *b, size_t j, size_t n, float first, float *s) {
+/* Applies the mask and each row's range to the tile whose row 0 is key j:
+ * hidden scores become -inf, visible ones are at least -FLT_MAX. first = j
+ * relative to the chunk. */
+static void pool_hide(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, float first,
+                      float *s) {
     const vf32 none = v_set1(-INFINITY), lowest = v_set1(-FLT_MAX), log2e = v_set1(ATTN_LOG2E);
     const int masked = b->t->mask_kind != ATTN_MASK_NONE, additive = b->t->mask_kind == ATTN_MASK_F32;
     if (masked) pool_mask_tile(b, j, n);
-    for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+    for (size_t lane = (size_t)u.first * VF32_N; lane < (size_t)(u.first + u.n) * VF32_N; lane += VF32_N) {
         const vf32 lo = v_load(b->lo + lane), last = v_load(b->last + lane);
         for (size_t i = 0; i < ATTN_KEY_TILE; i++) {
             const size_t at = i * b->lanes + lane;

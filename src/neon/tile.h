@@ -16,6 +16,11 @@ enum {
     PV_COLS = 8,
     POOL_NV = 3,
 
+    /* Few rows: 4 columns of a transposed tile + 8 rows' accumulators + 1 = 13. P V: 2 rows x 8 vectors + 2 + 1. */
+    FEW_ROWS = 8,
+    FEW_PV_ROWS = 2,
+    FEW_PV_COLS = 8,
+
     /* Keys whose probabilities wait for P V: 256 x 12 floats = 12 KiB, so that they, the V rows and the
      * outputs of a strip share L1. A multiple of ATTN_KEY_TILE. */
     POOL_KEYS = 256,
@@ -25,8 +30,8 @@ enum {
     QK_AHEAD = 4
 };
 
-_Static_assert(LINEAR_MR * LINEAR_NV + LINEAR_NV + LINEAR_AHEAD <= 32, "linear: registers");
-_Static_assert(QK_KEYS * POOL_NV + POOL_NV + QK_AHEAD <= 32, "QK: registers");
-_Static_assert(PV_COLS * POOL_NV + POOL_NV + PV_COLS / 4 <= 32, "PV: registers");
+_Static_assert(LINEAR_MR *LINEAR_NV + LINEAR_NV + LINEAR_AHEAD <= 32, "linear: registers");
+_Static_assert(QK_KEYS *POOL_NV + POOL_NV + QK_AHEAD <= 32, "QK: registers");
+_Static_assert(PV_COLS *POOL_NV + POOL_NV + PV_COLS / 4 <= 32, "PV: registers");
 
 #endif

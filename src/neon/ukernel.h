@@ -34,8 +34,9 @@ ATTN_INLINE vf32 uk_fma_lane(vf32 a, int lane, vf32 b, vf32 c) {
     }
 }
 
-ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x_row, const float *panel,
-                           const float *bias, float *y, ptrdiff_t y_row, size_t n, int accumulate) {
+ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const float *panel, const float *ahead, const float *bias, float *y,
+                           ptrdiff_t y_row, size_t n, int accumulate) {
     vf32 c[LINEAR_MR][LINEAR_NV];
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const vf32 b = bias ? v_load(bias + v * VF32_N) : v_zero();
@@ -44,6 +45,8 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++) {
         vf32 w[LINEAR_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load(panel + v * VF32_N);
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 16);
+        ahead += lines * 16;
         ATTN_UNROLL for (int i = 0; i < mr; i++) {
             float a = x[i * x_row];
             UKERNEL_SCALAR(a);
@@ -68,9 +71,8 @@ ATTN_INLINE void uk_linear(int mr, int nv, size_t k, const float *x, ptrdiff_t x
     }
 }
 
-ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d, const float *q,
-                       float *s) {
-    vf32 c[QK_KEYS][POOL_NV];
+ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t k_row, size_t d,
+                       const float *q, vf32 c[QK_KEYS][POOL_NV]) {
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
     }
@@ -84,33 +86,49 @@ ATTN_INLINE void uk_qk(int keys, int nv, const float *k, ptrdiff_t k_row, size_t
             if (i % QK_AHEAD == QK_AHEAD - 1 && i < keys - 1) UKERNEL_FENCE;
         }
         k++;
-        q += nv * VF32_N;
-    }
-    ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (i * nv + v) * VF32_N, c[i][v]);
+        q += lanes;
     }
 }
 
-ATTN_INLINE void uk_pv(int cols, int nv, size_t keys, const float *x, ptrdiff_t x_row, const float *p,
-                       float *o) {
+ATTN_INLINE void uk_pv(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
+                       const float *p, float *o) {
     vf32 c[PV_COLS][POOL_NV];
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_load(o + (i * nv + v) * VF32_N);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_load(o + (size_t)i * lanes + v * VF32_N);
     }
     ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++) {
         vf32 b[POOL_NV], a[PV_COLS / VF32_N];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(p + v * VF32_N);
-        ATTN_UNROLL for (int i = 0; i < cols; i += VF32_N)
-            a[i / VF32_N] = v_load_tail(x + i, (size_t)(cols - i < VF32_N ? cols - i : VF32_N));
+        ATTN_UNROLL for (int i = 0; i < cols; i += VF32_N) a[i / VF32_N] =
+            v_load_tail(x + i, (size_t)(cols - i < VF32_N ? cols - i : VF32_N));
         ATTN_UNROLL for (int i = 0; i < cols; i++) {
-            ATTN_UNROLL for (int v = 0; v < nv; v++)
-                c[i][v] = uk_fma_lane(a[i / VF32_N], i % VF32_N, b[v], c[i][v]);
+            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] =
+                uk_fma_lane(a[i / VF32_N], i % VF32_N, b[v], c[i][v]);
         }
-        p += nv * VF32_N;
+        p += lanes;
         x += x_row;
     }
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(o + (i * nv + v) * VF32_N, c[i][v]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(o + (size_t)i * lanes + v * VF32_N, c[i][v]);
+    }
+}
+
+ATTN_INLINE void uk_pv_hiding(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
+                              const float *p, float *o) {
+    vf32 c[PV_COLS][POOL_NV];
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_load(o + (size_t)i * lanes + v * VF32_N);
+    }
+    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) {
+            const vf32 b = v_load(p + v * VF32_N);
+            const vmask hidden = v_sign(b);
+            ATTN_UNROLL for (int i = 0; i < cols; i++) c[i][v] =
+                v_select(hidden, c[i][v], vfmaq_n_f32(c[i][v], b, x[i]));
+        }
+    }
+    ATTN_UNROLL for (int i = 0; i < cols; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(o + (size_t)i * lanes + v * VF32_N, c[i][v]);
     }
 }
 

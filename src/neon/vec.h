@@ -52,6 +52,7 @@ ATTN_INLINE vf32 v_add(vf32 a, vf32 b) { return vaddq_f32(a, b); }
 ATTN_INLINE vf32 v_sub(vf32 a, vf32 b) { return vsubq_f32(a, b); }
 ATTN_INLINE vf32 v_mul(vf32 a, vf32 b) { return vmulq_f32(a, b); }
 ATTN_INLINE vf32 v_div(vf32 a, vf32 b) { return vdivq_f32(a, b); }
+ATTN_INLINE vf32 v_abs(vf32 x) { return vabsq_f32(x); }
 ATTN_INLINE vf32 v_fma(vf32 a, vf32 b, vf32 c) { return vfmaq_f32(c, a, b); } /* a*b + c */
 /* Larger of the two; NaN where b is NaN; b or NaN (here NaN) where only a is. */
 ATTN_INLINE vf32 v_max(vf32 a, vf32 b) { return vmaxq_f32(a, b); }
@@ -64,7 +65,28 @@ ATTN_INLINE vmask v_sign(vf32 x) { /* sign bit set */
 ATTN_INLINE int v_any(vmask m) { return vmaxvq_u32(m) != 0; }
 ATTN_INLINE vf32 v_select(vmask m, vf32 a, vf32 b) { return vbslq_f32(m, a, b); } /* m ? a : b */
 
+/* Lane i of the result is lane i ^ step of x; step is 1 or 2 and a constant. */
+ATTN_INLINE vf32 v_swap(vf32 x, int step) { return step == 1 ? vrev64q_f32(x) : vextq_f32(x, x, 2); }
+ATTN_INLINE float v_lane0(vf32 x) { return vgetq_lane_f32(x, 0); }
+
 ATTN_INLINE vf32 v_exp2(vf32 x) { return Sleef_finz_exp2f4_u10advsimd(x); }
+
+/* SLEEF's exp2 (u10), inlined: the same polynomial and the same bits for x <= 60 and NaN. The power is applied
+ * in two steps, 2^(q+64) by adding to the exponent and 2^-64 by a product, so that results below 2^-126 round
+ * once, as they do in SLEEF. */
+ATTN_INLINE vf32 v_exp2_inline(vf32 x) {
+    x = v_max(v_set1(-151.0f), x);
+    const vf32 q = vrndnq_f32(x), s = v_sub(x, q);
+    vf32 u = v_set1(0.1535920892e-3f);
+    u = v_fma(u, s, v_set1(0.1339262701e-2f));
+    u = v_fma(u, s, v_set1(0.9618384764e-2f));
+    u = v_fma(u, s, v_set1(0.5550347269e-1f));
+    u = v_fma(u, s, v_set1(0.2402264476e+0f));
+    u = v_fma(u, s, v_set1(0.6931471825e+0f));
+    u = v_fma(u, s, v_set1(1.0f));
+    const int32x4_t e = vshlq_n_s32(vcvtq_s32_f32(v_add(q, v_set1(64.0f))), 23); /* NaN converts to 0 */
+    return v_mul(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(u), e)), v_set1(0x1p-64f));
+}
 ATTN_INLINE vf32 v_log2(vf32 x) { return Sleef_finz_log2f4_u10advsimd(x); }
 ATTN_INLINE vf32 v_tanh(vf32 x) { return Sleef_finz_tanhf4_u35advsimd(x); }
 

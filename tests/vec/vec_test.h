@@ -230,6 +230,50 @@ START_TEST(functions) {
 }
 END_TEST
 
+static vf32 exp2_inline_of(vf32 x) { return v_exp2_inline(x); }
+
+/* The inlined exp2 gives the library's bits for every float that the kernels can feed it (at most 8; here to 60)
+ * and stays NaN for NaN; -inf alone is left out (they clamp it). */
+START_TEST(inlined_exp2) {
+    const uint64_t step = harness_full() ? 1 : 1021;
+    check_function("exp2_inline", exp2_inline_of, exp2, -125.0f, 60.0f, 1.0);
+    for (uint64_t first = 0; first < UINT64_C(1) << 32; first += N * step) {
+        float x[N], want[N], got[N];
+        for (int i = 0; i < N; i++) {
+            const uint32_t pattern = (uint32_t)(first + (uint64_t)i * step);
+            memcpy(&x[i], &pattern, sizeof pattern);
+            if (x[i] > 60.0f || x[i] == -INFINITY) x[i] = 0.0f;
+        }
+        v_store(want, v_exp2(v_load(x)));
+        v_store(got, v_exp2_inline(v_load(x)));
+        if (memcmp(want, got, sizeof want) == 0) continue;
+        for (int i = 0; i < N; i++)
+            ck_assert_msg(isnan(x[i]) ? isnan(got[i]) : memcmp(&want[i], &got[i], sizeof *got) == 0,
+                          "exp2(%a) = %a inlined, %a in SLEEF", x[i], got[i], want[i]);
+    }
+}
+END_TEST
+
+START_TEST(lanes) {
+    float x[N], y[N];
+    for (int i = 0; i < N; i++) x[i] = (float)i - 2.5f;
+    ck_assert(v_lane0(v_load(x)) == x[0]);
+#define CHECK_SWAP(step)                                              \
+    if ((step) < N) {                                                 \
+        v_store(y, v_swap(v_load(x), step));                          \
+        for (int i = 0; i < N; i++) ck_assert(y[i] == x[i ^ (step)]); \
+    }
+    CHECK_SWAP(1)
+    CHECK_SWAP(2)
+    CHECK_SWAP(4)
+    CHECK_SWAP(8)
+    x[0] = -0.0f, x[1] = -INFINITY, x[2] = NAN;
+    v_store(y, v_abs(v_load(x)));
+    ck_assert(y[0] == 0.0f && !signbit(y[0]) && y[1] == INFINITY && isnan(y[2]));
+    for (int i = 3; i < N; i++) ck_assert(y[i] == fabsf(x[i]));
+}
+END_TEST
+
 TCase *vec_cases(void) {
     TCase *cases = tcase_create("operations");
     tcase_set_timeout(cases, 300);
@@ -240,6 +284,8 @@ TCase *vec_cases(void) {
     tcase_add_test(cases, truth);
     tcase_add_test(cases, transposition);
     tcase_add_test(cases, functions);
+    tcase_add_test(cases, inlined_exp2);
+    tcase_add_test(cases, lanes);
     return cases;
 }
 
