@@ -34,6 +34,7 @@ struct attn_linear_task {
     const float *bias;
     size_t n;      /* outputs of the whole matrix */
     size_t o0, o1; /* the ones to compute */
+    size_t o_next; /* a hint: the thread's next task begins there (a multiple of nr); n or more: not known */
 };
 typedef void attn_linear_fn(const struct attn_linear_task *task);
 

@@ -9,7 +9,7 @@ struct job {
     float *y;
     const attn_packed *w;
     ptrdiff_t x_stride[2], y_stride[2], x_row, y_row; /* outer, inner; row */
-    size_t n_inner, m, o0, o1;
+    size_t n_inner, m, o0, o1, n_workers;
     size_t row_blocks, rows, column_blocks, columns; /* of a task */
 };
 
@@ -24,7 +24,7 @@ static void run_task(void *arg, size_t index, size_t worker) {
     const size_t outer = index / j->column_blocks / j->row_blocks;
     const ptrdiff_t b = (ptrdiff_t)(outer / j->n_inner), h = (ptrdiff_t)(outer % j->n_inner),
                     i = (ptrdiff_t)(row * j->rows);
-    const size_t first = column * j->columns;
+    const size_t first = column * j->columns, next = column + j->n_workers;
     const struct attn_linear_task t = {
         .x = j->x + b * j->x_stride[0] + h * j->x_stride[1] + i * j->x_row,
         .x_row = j->x_row,
@@ -37,6 +37,7 @@ static void run_task(void *arg, size_t index, size_t worker) {
         .n = (size_t)j->w->n,
         .o0 = j->o0 + first,
         .o1 = min(j->o0 + first + j->columns, j->o1),
+        .o_next = next < j->column_blocks ? j->o0 + next * j->columns : SIZE_MAX,
     };
     j->backend->linear(&t);
 }
@@ -109,6 +110,7 @@ void attn_linear_run(attn_context *c, const attn_tensor *x, const attn_packed *w
         .m = rows.n,
         .o0 = o0,
         .o1 = o1,
+        .n_workers = c->executor.n_workers,
     };
     partition(&j, o1 - o0, (size_t)w->k);
     attn_executor_run(&c->executor, outer.n * inner.n * j.row_blocks * j.column_blocks, run_task, &j);

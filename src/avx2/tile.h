@@ -17,7 +17,6 @@ enum {
 
     /* Few rows: 8 columns of a transposed tile + 4 rows' accumulators + 1 = 13. P V: 2 rows x 4 vectors + 2 + 1. */
     FEW_ROWS = 4,
-    FEW_PV_ROWS = 2,
     FEW_PV_COLS = 4,
 
     /* Keys whose probabilities wait for P V: 128 x 24 floats = 12 KiB, so that they, the V rows and the

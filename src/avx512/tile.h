@@ -17,7 +17,6 @@ enum {
 
     /* Few rows: 16 columns of a transposed tile + 8 rows' accumulators = 24. P V: 2 rows x 8 vectors + 2 + 1. */
     FEW_ROWS = 8,
-    FEW_PV_ROWS = 2,
     FEW_PV_COLS = 8,
 
     /* Keys whose probabilities wait for P V: 256 x 48 floats = 48 KiB; the loads and stores of the output

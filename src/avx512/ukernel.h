@@ -46,7 +46,7 @@ ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_setzero_ps();
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, q += lanes) {
+    ATTN_UNROLL_4 for (size_t kk = 0; kk < d; kk++, k++, q += lanes) {
         __m512 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm512_loadu_ps(q + v * 16);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
@@ -62,7 +62,7 @@ ATTN_INLINE void uk_pv(int cols, int nv, size_t lanes, size_t keys, const float 
     ATTN_UNROLL for (int i = 0; i < cols; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_loadu_ps(o + (size_t)i * lanes + v * 16);
     }
-    ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
+    ATTN_UNROLL_4 for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
         __m512 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm512_loadu_ps(p + v * 16);
         ATTN_UNROLL for (int i = 0; i < cols; i++) {

@@ -12,9 +12,11 @@
 #if defined(__clang__)
 #define ATTN_UNROLL _Pragma("clang loop unroll(full)")
 #define ATTN_NO_UNROLL _Pragma("clang loop unroll(disable)")
+#define ATTN_UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #else
 #define ATTN_UNROLL _Pragma("GCC unroll 32")
 #define ATTN_NO_UNROLL _Pragma("GCC unroll 1")
+#define ATTN_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 
 /* Hints for a read to come soon, from L2. */

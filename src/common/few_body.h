@@ -8,24 +8,26 @@
 
 #include "pool_tile.h"
 
-#ifndef FEW_AHEAD
-#define FEW_AHEAD 32
-#endif
-#ifndef FEW_HINT
-#define FEW_HINT 2
-#endif
-#define FEW_PREFETCH(p) __builtin_prefetch(p, 0, FEW_HINT)
 enum {
-    FEW_LINE = 16,
     FEW_TILE_N = ATTN_KEY_TILE / VF32_N, /* vectors of a tile of keys */
     FEW_MOST = 8,                        /* rows of a block served this way */
-    FEW_KEYS = 128 /* keys whose probabilities wait for P V: K and V come in runs of this */
+
+    /* K and V are read in turns, and each turn starts the processor's prefetchers anew: runs are as long as a
+     * chunk for one row, and shorter where more rows' probabilities have to wait (8 KiB in all). */
+    FEW_WAITING = 2048,
+    FEW_PV_LINES = 2, /* of V that a pass asks for at each key */
+    FEW_PV_KEYS = 64, /* of V at a time for all rows: 32 KiB at d_v = 128, which stays in L1 */
+
+    FEW_LINE = 16,            /* floats in a cache line */
+    FEW_AHEAD = ATTN_KEY_TILE /* keys by which K is asked for ahead: a tile is read in 16 streams, which the
+                                     processor does not see as one */
 };
 
 struct few_block {
     const struct attn_pool_task *t;
     float *q;       /* [n_rows][d_k]: q * c */
-    float *p;       /* [n_rows][FEW_KEYS] */
+    float *p;       /* [n_rows][run] */
+    size_t run;     /* keys whose probabilities wait for P V at most: a multiple of ATTN_KEY_TILE */
     size_t columns; /* d_v rounded up to a vector */
 };
 
@@ -59,7 +61,7 @@ ATTN_INLINE void few_scores(const struct few_block *b, int rows, size_t r, const
     for (; d + VF32_N <= t->d_k; d += VF32_N) {
         vf32 x[VF32_N];
         if (ahead && d % FEW_LINE == 0) {
-            ATTN_UNROLL for (int i = 0; i < VF32_N; i++) FEW_PREFETCH(ahead + i * t->k_row + d);
+            ATTN_UNROLL for (int i = 0; i < VF32_N; i++) ATTN_PREFETCH_L2(ahead + i * t->k_row + d);
         }
         if (n == VF32_N) {
             ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] = v_load(k + i * t->k_row + d);
@@ -88,15 +90,19 @@ ATTN_INLINE void few_scores(const struct few_block *b, int rows, size_t r, const
     ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
 }
 
-/* o[g][c..] = fma(p[g][j], v[j][c..], o) for ascending j: `rows` rows x `cols` vectors of columns. */
-ATTN_INLINE void few_pv(int rows, int cols, size_t tail, size_t keys, const float *v, ptrdiff_t v_row,
-                        const float *p, size_t p_row, float *o, size_t o_row) {
-    vf32 a[FEW_PV_ROWS][FEW_PV_COLS];
+/* o[g][c..] = fma(p[g][j], v[j][c..], o) for ascending j: `rows` rows x `cols` vectors of columns, or, where tail is not 0,
+ * `tail` columns. Each step asks for `lines` cache lines at `ahead`, which moves along with v. */
+ATTN_INLINE void few_pv(int rows, int cols, int lines, size_t tail, size_t keys, const float *v,
+                        ptrdiff_t v_row, const float *ahead, const float *p, size_t p_row, float *o,
+                        size_t o_row) {
+    vf32 a[2][FEW_PV_COLS];
     ATTN_UNROLL for (int g = 0; g < rows; g++) {
         ATTN_UNROLL for (int c = 0; c < cols; c++) a[g][c] = v_load(o + (size_t)g * o_row + c * VF32_N);
     }
     ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, v += v_row, p++) {
-        vf32 e[FEW_PV_ROWS];
+        vf32 e[2];
+        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L2(ahead + i * FEW_LINE);
+        if (lines) ahead += v_row;
         ATTN_UNROLL for (int g = 0; g < rows; g++) e[g] = v_set1(p[(size_t)g * p_row]);
         ATTN_UNROLL for (int c = 0; c < cols; c++) {
             const vf32 x = tail ? v_load_tail(v, tail) : v_load(v + c * VF32_N);
@@ -136,31 +142,70 @@ static void few_scores_of(const struct few_block *b, size_t rows, size_t r, cons
     }
 }
 
-/* P V of all rows for keys [j, j + n), whose probabilities start at p. */
-static void few_pv_all(const struct few_block *b, size_t j, size_t n, const float *p, float *o) {
+/* One pass over n rows of V: FEW_PV_COLS vectors of columns, or fewer at the end; one row or two. */
+struct few_pass {
+    const float *v, *ahead, *p;
+    float *o;
+    size_t n;
+};
+
+ATTN_INLINE void few_pass_rows(const struct few_block *b, const struct few_pass *w, int rows, int cols,
+                               int lines, size_t tail) {
+    few_pv(rows, cols, lines, tail, w->n, w->v, b->t->v_row, w->ahead, w->p, b->run, w->o, b->columns);
+}
+static void few_pass_1(const struct few_block *b, const struct few_pass *w) {
+    few_pass_rows(b, w, 1, FEW_PV_COLS, 0, 0);
+}
+static void few_pass_2(const struct few_block *b, const struct few_pass *w) {
+    few_pass_rows(b, w, 2, FEW_PV_COLS, 0, 0);
+}
+static void few_pass_2_asking(const struct few_block *b, const struct few_pass *w) {
+    few_pass_rows(b, w, 2, FEW_PV_COLS, FEW_PV_LINES, 0);
+}
+
+/* P V of all rows for keys [j, j + n), whose probabilities start at p. The passes together ask for the n rows of V that
+ * follow, if `asks`. */
+static void few_pv_keys(const struct few_block *b, size_t j, size_t n, int asks, const float *p, float *o) {
     const struct attn_pool_task *t = b->t;
     const float *v = t->v + (ptrdiff_t)j * t->v_row;
     const size_t whole = t->d_v / VF32_N, tail = t->d_v % VF32_N;
+    size_t asked = asks ? 0 : t->d_v;
     for (size_t r = 0; r < t->n_rows;) {
-        const int pair = r + FEW_PV_ROWS <= t->n_rows && FEW_PV_ROWS == 2;
-        const float *pr = p + r * FEW_KEYS;
-        float *or_ = o + r * b->columns;
+        const int rows = r + 2 <= t->n_rows ? 2 : 1;
+        struct few_pass w = {.p = p + r * b->run, .n = n};
         size_t c = 0;
         for (; c + FEW_PV_COLS <= whole; c += FEW_PV_COLS) {
-            const size_t at = c * VF32_N;
-            if (pair)
-                few_pv(FEW_PV_ROWS, FEW_PV_COLS, 0, n, v + at, t->v_row, pr, FEW_KEYS, or_ + at, b->columns);
-            else
-                few_pv(1, FEW_PV_COLS, 0, n, v + at, t->v_row, pr, FEW_KEYS, or_ + at, b->columns);
+            w.v = v + c * VF32_N;
+            w.o = o + r * b->columns + c * VF32_N;
+            w.ahead = v + (ptrdiff_t)n * t->v_row + asked;
+            if (rows == 2 && asked < t->d_v) {
+                few_pass_2_asking(b, &w);
+                asked += FEW_PV_LINES * FEW_LINE;
+            } else if (rows == 2) {
+                few_pass_2(b, &w);
+            } else {
+                few_pass_1(b, &w);
+            }
         }
         for (; c < whole + (tail != 0); c++) {
-            const size_t at = c * VF32_N, left = c < whole ? (size_t)VF32_N : tail;
-            if (pair)
-                few_pv(FEW_PV_ROWS, 1, left, n, v + at, t->v_row, pr, FEW_KEYS, or_ + at, b->columns);
+            w.v = v + c * VF32_N;
+            w.o = o + r * b->columns + c * VF32_N;
+            if (rows == 2)
+                few_pass_rows(b, &w, 2, 1, 0, c < whole ? (size_t)VF32_N : tail);
             else
-                few_pv(1, 1, left, n, v + at, t->v_row, pr, FEW_KEYS, or_ + at, b->columns);
+                few_pass_rows(b, &w, 1, 1, 0, c < whole ? (size_t)VF32_N : tail);
         }
-        r += pair ? FEW_PV_ROWS : 1;
+        r += (size_t)rows;
+    }
+}
+
+static void few_pv_all(const struct few_block *b, size_t j, size_t n, const float *p, float *o) {
+    const int passes =
+        b->t->n_rows > 2; /* a single one is a linear read, which needs no blocks and no asking */
+    const size_t step = passes ? (size_t)FEW_PV_KEYS : n;
+    for (size_t i = 0; i < n; i += step) {
+        const size_t keys = pool_min(n - i, step);
+        few_pv_keys(b, j + i, keys, passes && i + 2 * step <= n, p + i, o);
     }
 }
 
@@ -233,7 +278,7 @@ ATTN_INLINE void few_softmax(float *s, float m, float *l, int hides) {
     *l += v_lane0(sum[0]);
 }
 
-/* Scores of the tile at j0, of which keys [j, end) are read, for all rows: s[row][FEW_KEYS]. */
+/* Scores of the tile at j0, of which keys [j, end) are read, for all rows: s[row][run]. */
 static void few_tile_scores(const struct few_block *b, size_t j0, size_t j, size_t end, float *s) {
     const struct attn_pool_task *t = b->t;
     for (size_t at = 0; at < ATTN_KEY_TILE; at += VF32_N) {
@@ -244,15 +289,15 @@ static void few_tile_scores(const struct few_block *b, size_t j0, size_t j, size
         for (size_t r = 0; r < t->n_rows; r += FEW_ROWS) {
             const size_t rows = pool_min(t->n_rows - r, FEW_ROWS);
             float part[FEW_ROWS * VF32_N];
-            float *to_s = s + r * FEW_KEYS + at;
+            float *to_s = s + r * b->run + at;
             if (n == 0) continue; /* the caller hides these keys */
             if (n == VF32_N) {
-                few_scores_of(b, rows, r, k, n, r == 0 ? ahead : NULL, to_s, FEW_KEYS);
+                few_scores_of(b, rows, r, k, n, r == 0 ? ahead : NULL, to_s, b->run);
                 continue;
             }
             few_scores_of(b, rows, r, k, n, NULL, part, VF32_N);
             for (size_t g = 0; g < rows; g++)
-                memcpy(to_s + g * FEW_KEYS + (from - j0 - at), part + g * VF32_N, n * sizeof *s);
+                memcpy(to_s + g * b->run + (from - j0 - at), part + g * VF32_N, n * sizeof *s);
         }
     }
 }
@@ -272,7 +317,7 @@ static void few_chunk(const struct few_block *b, const struct pool_range *range,
     for (size_t j0 = run; j0 < hi; j0 += ATTN_KEY_TILE) {
         const size_t j = pool_max(j0, lo), end = pool_min(j0 + ATTN_KEY_TILE, hi);
         const int hides = pool_hides(t, range, j0);
-        if (hides || j0 - run == FEW_KEYS) {
+        if (hides || j0 - run == b->run) {
             if (from < j) few_pv_all(b, from, j - from, b->p + (from - run), o);
             from = j;
             run = j0;
@@ -280,7 +325,7 @@ static void few_chunk(const struct few_block *b, const struct pool_range *range,
         float *s = b->p + (j0 - run);
         few_tile_scores(b, j0, j, end, s);
         for (size_t r = 0; r < t->n_rows; r++) {
-            float *sr = s + r * FEW_KEYS;
+            float *sr = s + r * b->run;
             if (hides) few_hide(t, r, j0, sr);
             vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
             for (int i = 0; i < FEW_TILE_N; i++) x = v_max(x, v_load(sr + i * VF32_N));
@@ -348,7 +393,8 @@ static void few_body(const struct attn_pool_task *t) {
     const size_t state = t->n_rows * b.columns;
     float *at = t->scratch, m[FEW_MOST], l[FEW_MOST], m1[FEW_MOST], l1[FEW_MOST];
     b.q = pool_take(&at, t->n_rows * t->d_k);
-    b.p = pool_take(&at, t->n_rows * FEW_KEYS);
+    b.run = pool_min(FEW_WAITING / t->n_rows / ATTN_KEY_TILE * ATTN_KEY_TILE, ATTN_CHUNK);
+    b.p = pool_take(&at, t->n_rows * b.run);
     float *o = pool_take(&at, state), *o1 = pool_take(&at, state);
     const struct pool_range range = pool_range_of(t);
     few_pack(&b, v_set1(t->scale * ATTN_LOG2E));
@@ -382,7 +428,7 @@ static void few_merge_body(const struct attn_pool_task *t, size_t n_chunks, size
 }
 
 static size_t few_scratch(size_t d_k, size_t d_v) {
-    return (FEW_MOST * (d_k + FEW_KEYS + 2 * few_columns(d_v)) + 4 * ATTN_PANEL_UNIT) * sizeof(float);
+    return (FEW_MOST * (d_k + 2 * few_columns(d_v)) + FEW_WAITING + 4 * ATTN_PANEL_UNIT) * sizeof(float);
 }
 
 /* ---- The slots: the one way or the other ---------------------------------------------------------- */

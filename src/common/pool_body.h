@@ -35,6 +35,7 @@ static void pool_rescale(const struct pool_block *b, struct pool_state *st, size
     vf32 f = v_select(moves, v_exp2(v_sub(m, x)), v_set1(1.0f));
     f = v_select(v_lt(m, lowest), v_set1(1.0f), f);
     v_store(st->m + lane, v_select(moves, x, m));
+    if (!v_any(v_lt(f, v_set1(1.0f)))) return;
     v_store(st->l + lane, v_mul(v_load(st->l + lane), f));
     for (size_t c = 0; c < b->t->d_v; c++) {
         float *o = st->o + c * b->lanes + lane;
@@ -161,7 +162,8 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
                 (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
         }
         float *s = b->p + row * lanes;
-        if (!hides && t->score == ATTN_SCORE_DOT && pool_tile(b, j0, st->m, st->l, s)) continue;
+        /* the first tile always moves the maximum */
+        if (!hides && j > lo && t->score == ATTN_SCORE_DOT && pool_tile(b, j0, st->m, st->l, s)) continue;
         if (u.n) pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
         for (size_t v = 0; v < (size_t)u.n; v++) {
             const size_t lane = ((size_t)u.first + v) * VF32_N;
@@ -206,6 +208,8 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
         float lse[VF32_N];
         v_store(lse, v_mul(v_add(m, v_log2(l)), v_set1(ATTN_LN2)));
         v_store(st->l + lane, inv);
+        float *to[VF32_N];
+        for (size_t i = 0; i < rows; i++) to[i] = t->out + pool_offset(t, lane + i, t->out_row, t->out_head);
         for (size_t i = 0; t->lse && i < rows; i++)
             t->lse[pool_offset(t, lane + i, t->lse_row, t->lse_head)] = lse[i];
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
@@ -214,8 +218,12 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
             for (size_t i = 0; i < VF32_N; i++)
                 r[i] = i < left ? v_mul(v_load(st->o + (c + i) * lanes + lane), inv) : v_zero();
             v_transpose(r);
-            for (size_t i = 0; i < rows; i++)
-                v_store_tail(t->out + pool_offset(t, lane + i, t->out_row, t->out_head) + c, r[i], left);
+            for (size_t i = 0; i < rows; i++) {
+                if (left == VF32_N)
+                    v_store(to[i] + c, r[i]);
+                else
+                    v_store_tail(to[i] + c, r[i], left);
+            }
         }
     }
 }

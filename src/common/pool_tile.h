@@ -65,7 +65,8 @@ static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, co
         for (size_t d = 0; d < n; d += VF32_N) {
             const size_t left = pool_min(n - d, VF32_N);
             vf32 r[VF32_N];
-            for (size_t i = 0; i < VF32_N; i++) r[i] = v_mul(v_load_tail(src[i] + d, left), c);
+            for (size_t i = 0; i < VF32_N; i++)
+                r[i] = v_mul(left == VF32_N ? v_load(src[i] + d) : v_load_tail(src[i] + d, left), c);
             v_transpose(r);
             for (size_t i = 0; i < left; i++) v_store(dst + (d + i) * lanes + lane, r[i]);
         }

@@ -18,7 +18,6 @@ enum {
 
     /* Few rows: 4 columns of a transposed tile + 8 rows' accumulators + 1 = 13. P V: 2 rows x 8 vectors + 2 + 1. */
     FEW_ROWS = 8,
-    FEW_PV_ROWS = 2,
     FEW_PV_COLS = 8,
 
     /* Keys whose probabilities wait for P V: 256 x 12 floats = 12 KiB, so that they, the V rows and the
