@@ -60,9 +60,6 @@ ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, 
 ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t k_row, size_t d,
                        const float *q, vf32 c[QK_KEYS][POOL_NV]) {
     const float *high = keys > 3 ? k + 3 * k_row : k;
-    ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_setzero_ps();
-    }
     ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++, k++, high++, q += lanes) {
         __m256 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = _mm256_loadu_ps(q + v * 8);

@@ -78,10 +78,17 @@ struct pool_vectors {
     int first, n;
 };
 
+ATTN_INLINE void pool_zero(int keys, int nv, vf32 c[QK_KEYS][POOL_NV]) {
+    ATTN_UNROLL for (int i = 0; i < keys; i++) {
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
+    }
+}
+
 /* Scores of `keys` keys from k on to rows of s. */
 ATTN_INLINE void pool_scores_step(const struct pool_block *b, int keys, int nv, const float *k,
                                   const float *q, float *s) {
     vf32 c[QK_KEYS][POOL_NV];
+    pool_zero(keys, nv, c);
     uk_qk(keys, nv, b->lanes, k, b->t->k_row, b->t->d_k, q, c);
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (size_t)i * b->lanes + v * VF32_N, c[i][v]);
@@ -153,11 +160,27 @@ ATTN_INLINE int pool_softmax_step(int nv, size_t lanes, vf32 c[QK_KEYS][POOL_NV]
     return 0;
 }
 
-/* QK_KEYS keys from j on that all rows see, in registers from the products to the probabilities. */
+/*
+ * QK_KEYS keys from j on that all rows see, in registers from the products to the probabilities. Along the way it asks
+ * for the keys of the next tile, and for the values of these keys, which P V reads later.
+ */
 ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const float *m, float *p,
                              float *sum) {
+    enum { LINE = 16 };
+    const struct attn_pool_task *t = b->t;
+    const float *k = t->k + (ptrdiff_t)j * t->k_row, *v = t->v + (ptrdiff_t)j * t->v_row;
+    const float *next = k + ATTN_KEY_TILE * t->k_row, *q = b->q;
     vf32 c[QK_KEYS][POOL_NV];
-    uk_qk(QK_KEYS, nv, b->lanes, b->t->k + (ptrdiff_t)j * b->t->k_row, b->t->k_row, b->t->d_k, b->q, c);
+    size_t d = 0;
+    pool_zero(QK_KEYS, nv, c);
+    for (; d + LINE <= t->d_k; d += LINE, q += LINE * b->lanes) {
+        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) {
+            ATTN_PREFETCH_L1(next + i * t->k_row + d);
+            ATTN_PREFETCH_L2(v + i * t->v_row + d);
+        }
+        uk_qk(QK_KEYS, nv, b->lanes, k + d, t->k_row, LINE, q, c);
+    }
+    if (d < t->d_k) uk_qk(QK_KEYS, nv, b->lanes, k + d, t->k_row, t->d_k - d, q, c);
     return pool_softmax_step(nv, b->lanes, c, m, p, sum);
 }
 

@@ -13,8 +13,8 @@
  * Pooling: q, p and o are rows of `lanes` floats, of which the nv in [1, POOL_NV] vectors at the pointers are used; k_row and
  * v_row are strides in floats.
  *
- * uk_qk: scores of `keys` in [1, QK_KEYS] keys, left in registers: c[i][v] = sum_d k[i][d] q[d][v], one chain from 0 in
- *   ascending d. c is an array of the caller's that both unroll away.
+ * uk_qk: goes on with the chains of the scores of `keys` in [1, QK_KEYS] keys, in registers: for ascending d
+ *   c[i][v] = fma(k[i][d], q[d][v], c[i][v]). c is an array of the caller's that both unroll away.
  *
  * uk_pv: o[c][lane] = fma(p[j][lane], v[j][c], o[c][lane]) for ascending j in [0, keys), for `cols` in [1, PV_COLS]
  *   columns of v.

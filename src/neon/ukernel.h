@@ -73,9 +73,6 @@ ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, 
 
 ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t k_row, size_t d,
                        const float *q, vf32 c[QK_KEYS][POOL_NV]) {
-    ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
-    }
     ATTN_NO_UNROLL for (size_t kk = 0; kk < d; kk++) {
         vf32 b[POOL_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(q + v * VF32_N);
