@@ -46,10 +46,11 @@ static void run_task(void *arg, size_t index, size_t worker) {
  * Cuts m rows x n outputs into tasks, from the shapes alone. Rows: at most ROWS, so that a task's rows of
  * one K block (192 x 1024 floats) stay in L2 beside a panel. A task does at least WORK multiply-adds (about
  * 8 us on one core at the peak; reading a panel from memory counts as STREAM rows), and where the whole is
- * large enough there are at least TASKS of them.
+ * large enough there are at least TASKS of them, of 4 WORK: lower strips of rows cost a few percent. A smaller one
+ * becomes FEW_TASKS of WORK.
  */
 static void partition(struct job *j, size_t n, size_t k) {
-    enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, TASKS = 64 };
+    enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, TASKS = 64, FEW_TASKS = 4 };
     const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
     const size_t panels = ceil_div(n, nr), strips = ceil_div(j->m, mr);
     j->row_blocks = ceil_div(j->m, ROWS / mr * mr);
@@ -59,7 +60,8 @@ static void partition(struct job *j, size_t n, size_t k) {
     const size_t groups = ceil_div(panels, each);
     if (groups * j->row_blocks < TASKS) { /* lower strips of rows, as far as WORK allows */
         const size_t work = j->m * n * k;
-        const size_t want = min(ceil_div(TASKS, groups), max(1, work / groups / (4 * WORK)));
+        const size_t want = max(min(ceil_div(TASKS, groups), work / groups / (4 * WORK)),
+                                min(ceil_div(FEW_TASKS, groups), work / groups / WORK));
         j->row_blocks = max(j->row_blocks, min(strips, want));
     }
     j->rows = ceil_div(strips, j->row_blocks) * mr;
