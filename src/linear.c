@@ -1,5 +1,6 @@
 #include "linear.h"
 
+#include "size.h"
 #include "tensor.h"
 
 /* A rows x outputs grid of tasks for each element of two outer loops. */
@@ -12,10 +13,6 @@ struct job {
     size_t n_inner, m, o0, o1, n_workers;
     size_t row_blocks, rows, column_blocks, columns; /* of a task */
 };
-
-static size_t min(size_t a, size_t b) { return a < b ? a : b; }
-static size_t max(size_t a, size_t b) { return a > b ? a : b; }
-static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 
 static void run_task(void *arg, size_t index, size_t worker) {
     const struct job *j = arg;
@@ -30,13 +27,13 @@ static void run_task(void *arg, size_t index, size_t worker) {
         .x_row = j->x_row,
         .y = j->y + b * j->y_stride[0] + h * j->y_stride[1] + i * j->y_row + first,
         .y_row = j->y_row,
-        .m = min(j->m - row * j->rows, j->rows),
+        .m = attn_min(j->m - row * j->rows, j->rows),
         .k = (size_t)j->w->k,
         .panels = attn_packed_panels(j->w),
         .bias = attn_packed_bias(j->w),
         .n = (size_t)j->w->n,
         .o0 = j->o0 + first,
-        .o1 = min(j->o0 + first + j->columns, j->o1),
+        .o1 = attn_min(j->o0 + first + j->columns, j->o1),
         .o_next = next < j->column_blocks ? j->o0 + next * j->columns : SIZE_MAX,
     };
     j->backend->linear(&t);
@@ -52,22 +49,23 @@ static void run_task(void *arg, size_t index, size_t worker) {
 static void partition(struct job *j, size_t n, size_t k) {
     enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, TASKS = 64, FEW_TASKS = 4 };
     const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
-    const size_t panels = ceil_div(n, nr), strips = ceil_div(j->m, mr);
-    j->row_blocks = ceil_div(j->m, ROWS / mr * mr);
-    const size_t panel_work = (ceil_div(j->m, j->row_blocks) + STREAM) * min(nr, n) * k;
-    size_t each = min(panels, max(1, WORK / max(panel_work, 1)));
-    each = max(each, ceil_div(panels * j->row_blocks, 4 * TASKS)); /* no more tasks than are of use */
-    const size_t groups = ceil_div(panels, each);
+    const size_t panels = attn_ceil_div(n, nr), strips = attn_ceil_div(j->m, mr);
+    j->row_blocks = attn_ceil_div(j->m, ROWS / mr * mr);
+    const size_t panel_work = (attn_ceil_div(j->m, j->row_blocks) + STREAM) * attn_min(nr, n) * k;
+    size_t each = attn_min(panels, attn_max(1, WORK / attn_max(panel_work, 1)));
+    each =
+        attn_max(each, attn_ceil_div(panels * j->row_blocks, 4 * TASKS)); /* no more tasks than are of use */
+    const size_t groups = attn_ceil_div(panels, each);
     if (groups * j->row_blocks < TASKS) { /* lower strips of rows, as far as WORK allows */
         const size_t work = j->m * n * k;
-        const size_t want = max(min(ceil_div(TASKS, groups), work / groups / (4 * WORK)),
-                                min(ceil_div(FEW_TASKS, groups), work / groups / WORK));
-        j->row_blocks = max(j->row_blocks, min(strips, want));
+        const size_t want = attn_max(attn_min(attn_ceil_div(TASKS, groups), work / groups / (4 * WORK)),
+                                     attn_min(attn_ceil_div(FEW_TASKS, groups), work / groups / WORK));
+        j->row_blocks = attn_max(j->row_blocks, attn_min(strips, want));
     }
-    j->rows = ceil_div(strips, j->row_blocks) * mr;
-    j->row_blocks = ceil_div(j->m, j->rows);
-    j->columns = ceil_div(panels, groups) * nr;
-    j->column_blocks = ceil_div(n, j->columns);
+    j->rows = attn_ceil_div(strips, j->row_blocks) * mr;
+    j->row_blocks = attn_ceil_div(j->m, j->rows);
+    j->columns = attn_ceil_div(panels, groups) * nr;
+    j->column_blocks = attn_ceil_div(n, j->columns);
 }
 
 /* x and y as loops: dims of one element dropped, an outer dim that continues the inner one merged with it.

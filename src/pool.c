@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "order.h"
+#include "size.h"
 
 attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from) {
     *to = (attn_scoring){0};
@@ -112,9 +113,6 @@ struct plan {
     char *scratch, *parts;
 };
 
-static size_t min(size_t a, size_t b) { return a < b ? a : b; }
-static size_t max(size_t a, size_t b) { return a > b ? a : b; }
-
 enum { ENOUGH_TASKS = 256 };
 
 static attn_status make_plan(attn_context *c, const struct attn_pooling_problem *p, struct plan *plan,
@@ -127,9 +125,9 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     if (__builtin_mul_overflow(p->q->size[ROW], plan->group, &plan->rows) ||
         __builtin_mul_overflow(p->q->size[BATCH], p->k->size[HEAD], &plan->heads))
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its rows and heads are more than fit a size");
-    plan->block_rows = min(b->pool_rows, max(plan->rows, 1));
-    plan->blocks = plan->rows / plan->block_rows + (plan->rows % plan->block_rows != 0);
-    plan->chunks = max(1, n_kv / ATTN_CHUNK + (n_kv % ATTN_CHUNK != 0));
+    plan->block_rows = attn_min(b->pool_rows, attn_max(plan->rows, 1));
+    plan->blocks = attn_ceil_div(plan->rows, plan->block_rows);
+    plan->chunks = attn_max(1, attn_ceil_div(n_kv, ATTN_CHUNK));
     if (__builtin_mul_overflow(plan->blocks, plan->heads, &tasks) ||
         __builtin_mul_overflow(tasks, plan->chunks, &tasks))
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
@@ -166,9 +164,9 @@ static void visible_range(const struct attn_pooling_problem *p, size_t b, size_t
     *hi = i < n_q ? n_kv : 0;
     if (*hi == 0 || s->causal == ATTN_CAUSAL_NONE) return;
     if (s->causal == ATTN_CAUSAL_TOP_LEFT)
-        *hi = min(n_kv, i + 1);
+        *hi = attn_min(n_kv, i + 1);
     else /* j <= i + n_kv - n_q */
-        *hi = i + 1 + n_kv > n_q ? min(n_kv, i + 1 + n_kv - n_q) : 0;
+        *hi = i + 1 + n_kv > n_q ? attn_min(n_kv, i + 1 + n_kv - n_q) : 0;
 }
 
 /* Address of element (b, h, i, 0) in elements. */
@@ -196,7 +194,7 @@ static void set_block(struct attn_pool_task *t, const struct plan *plan, size_t 
     const size_t n_head_kv = p->k->size[HEAD], b = head / n_head_kv, h = head % n_head_kv * plan->group;
     const size_t row = block * plan->block_rows, i = row / plan->group;
     t->score = p->score;
-    t->n_rows = min(plan->block_rows, plan->rows - row);
+    t->n_rows = attn_min(plan->block_rows, plan->rows - row);
     t->group = plan->group;
     t->first = row % plan->group;
     t->d_k = p->q->size[COLUMN];

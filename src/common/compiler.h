@@ -19,6 +19,8 @@
 #define ATTN_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 
+enum { ATTN_LINE = 16 }; /* floats in a cache line */
+
 /* Hints for a read to come soon, into L1 or L2. They never fault: the address may lie behind the end. */
 #define ATTN_PREFETCH_L1(p) __builtin_prefetch((p), 0, 3)
 #define ATTN_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)

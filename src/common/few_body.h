@@ -51,12 +51,12 @@ ATTN_INLINE void few_softmax(float *s, float m, float *l, int hides) {
 static void few_tile_scores(const struct few_block *b, size_t j0, size_t j, size_t end, float *s) {
     const struct attn_pool_task *t = b->t;
     for (size_t at = 0; at < ATTN_KEY_TILE; at += VF32_N) {
-        const size_t from = pool_max(j, j0 + at), to = pool_min(end, j0 + at + VF32_N);
+        const size_t from = attn_max(j, j0 + at), to = attn_min(end, j0 + at + VF32_N);
         const size_t n = from < to ? to - from : 0;
         const float *k = t->k + (ptrdiff_t)from * t->k_row;
         const float *ahead = from + FEW_AHEAD + VF32_N <= t->n_kv ? k + FEW_AHEAD * t->k_row : NULL;
         for (size_t r = 0; r < t->n_rows; r += FEW_ROWS) {
-            const size_t rows = pool_min(t->n_rows - r, FEW_ROWS);
+            const size_t rows = attn_min(t->n_rows - r, FEW_ROWS);
             float part[FEW_ROWS * VF32_N];
             float *to_s = s + r * b->run + at;
             if (n == 0) continue; /* the caller hides these keys */
@@ -76,7 +76,7 @@ static void few_chunk(const struct few_block *b, const struct pool_range *range,
                       float *l, float *o) {
     const struct attn_pool_task *t = b->t;
     const size_t base = chunk * ATTN_CHUNK;
-    const size_t lo = pool_max(base, range->lo), hi = pool_min(base + ATTN_CHUNK, range->hi);
+    const size_t lo = attn_max(base, range->lo), hi = attn_min(base + ATTN_CHUNK, range->hi);
     for (size_t r = 0; r < t->n_rows; r++) {
         m[r] = -INFINITY;
         l[r] = 0.0f;
@@ -84,18 +84,23 @@ static void few_chunk(const struct few_block *b, const struct pool_range *range,
     memset(o, 0, t->n_rows * b->columns * sizeof *o);
     size_t from = lo, run = lo - lo % ATTN_KEY_TILE; /* what waits for P V begins at from; p[0] is key run */
     for (size_t j0 = run; j0 < hi; j0 += ATTN_KEY_TILE) {
-        const size_t j = pool_max(j0, lo), end = pool_min(j0 + ATTN_KEY_TILE, hi);
-        const int hides = pool_hides(t, range, j0);
-        if (hides || j0 - run == b->run) {
+        const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
+        if (j0 - run == b->run) {
             if (from < j) few_pv_all(b, from, j - from, b->p + (from - run), o);
             from = j;
             run = j0;
         }
         float *s = b->p + (j0 - run);
         few_tile_scores(b, j0, j, end, s);
+        int hides = 0; /* a mask that hides nothing here leaves the tile to the common way */
+        for (size_t r = 0; pool_hides(t, range, j0) && r < t->n_rows; r++)
+            hides |= few_hide(t, r, j0, s + r * b->run);
+        if (hides) {
+            if (from < j) few_pv_all(b, from, j - from, b->p + (from - run), o);
+            from = j;
+        }
         for (size_t r = 0; r < t->n_rows; r++) {
             float *sr = s + r * b->run;
-            if (hides) few_hide(t, r, j0, sr);
             vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
             for (int i = 0; i < FEW_TILE_N; i++) x = v_max(x, v_load(sr + i * VF32_N));
             const float most = v_lane0(few_max(x));
@@ -127,7 +132,7 @@ static void few_merge(size_t d_v, float *m, float *l, float *o, float m_b, float
     const float most = *m > m_b ? *m : m_b;
     const vf32 fa = v_exp2(v_set1(*m - most)), fb = v_exp2(v_set1(m_b - most));
     for (size_t c = 0; c < d_v; c += VF32_N) {
-        const size_t left = pool_min(d_v - c, VF32_N);
+        const size_t left = attn_min(d_v - c, VF32_N);
         const vf32 xa = v_load_tail(o + c, left), xb = v_load_tail(o_b + c, left);
         v_store_tail(o + c, v_fma(xb, fb, v_mul(xa, fa)), left);
     }
@@ -143,7 +148,7 @@ static void few_finish(const struct attn_pool_task *t, size_t columns, const flo
         const vf32 inv = l[r] < 0.5f ? v_zero() : v_div(v_set1(1.0f), lv);
         float *out = t->out + pool_offset(t, r, t->out_row, t->out_head);
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
-            const size_t left = pool_min(t->d_v - c, VF32_N);
+            const size_t left = attn_min(t->d_v - c, VF32_N);
             v_store_tail(out + c, v_mul(v_load_tail(o + r * columns + c, left), inv), left);
         }
         if (t->lse)
@@ -162,7 +167,7 @@ static void few_body(const struct attn_pool_task *t) {
     const size_t state = t->n_rows * b.columns;
     float *at = t->scratch, m[FEW_MOST], l[FEW_MOST], m1[FEW_MOST], l1[FEW_MOST];
     b.q = pool_take(&at, t->n_rows * t->d_k);
-    b.run = pool_min(FEW_WAITING / t->n_rows / ATTN_KEY_TILE * ATTN_KEY_TILE, ATTN_CHUNK);
+    b.run = attn_min(FEW_WAITING / t->n_rows / ATTN_KEY_TILE * ATTN_KEY_TILE, ATTN_CHUNK);
     b.p = pool_take(&at, t->n_rows * b.run);
     float *o = pool_take(&at, state), *o1 = pool_take(&at, state);
     const struct pool_range range = pool_range_of(t);
@@ -215,7 +220,7 @@ static void merge_any(const struct attn_pool_task *t, size_t n_chunks, size_t st
         pool_merge_body(t, n_chunks, stride);
 }
 static size_t scratch_any(enum attn_score_kind score, size_t d_k, size_t d_v) {
-    return pool_max(few_scratch(d_k, d_v), pool_scratch_body(score, d_k, d_v));
+    return attn_max(few_scratch(d_k, d_v), pool_scratch_body(score, d_k, d_v));
 }
 
 #endif

@@ -17,7 +17,6 @@ enum {
     FEW_PV_LINES = 2, /* of V that a pass asks for at each key */
     FEW_PV_KEYS = 64, /* of V at a time for all rows: 32 KiB at d_v = 128, which stays in L1 */
 
-    FEW_LINE = 16,            /* floats in a cache line */
     FEW_AHEAD = ATTN_KEY_TILE /* keys by which K is asked for ahead: a tile is read in 16 streams, which the
                                      processor does not see as one */
 };
@@ -40,7 +39,7 @@ static void few_pack(const struct few_block *b, vf32 c) {
         const float *from = t->q + pool_offset(t, r, t->q_row, t->q_head);
         float *to = b->q + r * t->d_k;
         for (size_t d = 0; d < t->d_k; d += VF32_N) {
-            const size_t left = pool_min(t->d_k - d, VF32_N);
+            const size_t left = attn_min(t->d_k - d, VF32_N);
             v_store_tail(to + d, v_mul(v_load_tail(from + d, left), c), left);
         }
     }
@@ -70,7 +69,7 @@ ATTN_INLINE void few_scores(const struct few_block *b, int rows, size_t r, const
     size_t d = 0;
     for (; d + VF32_N <= t->d_k; d += VF32_N) {
         vf32 x[VF32_N];
-        if (ahead && d % FEW_LINE == 0) {
+        if (ahead && d % ATTN_LINE == 0) {
             ATTN_UNROLL for (int i = 0; i < VF32_N; i++) ATTN_PREFETCH_L2(ahead + i * t->k_row + d);
         }
         ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
@@ -97,7 +96,7 @@ ATTN_INLINE void few_pv(int rows, int cols, int lines, size_t tail, size_t keys,
     }
     ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, v += v_row, p++) {
         vf32 e[2];
-        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L2(ahead + i * FEW_LINE);
+        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L2(ahead + i * ATTN_LINE);
         if (lines) ahead += v_row;
         ATTN_UNROLL for (int g = 0; g < rows; g++) e[g] = v_set1(p[(size_t)g * p_row]);
         ATTN_UNROLL for (int c = 0; c < cols; c++) {
@@ -176,7 +175,7 @@ static void few_pv_keys(const struct few_block *b, size_t j, size_t n, int asks,
             w.ahead = v + (ptrdiff_t)n * t->v_row + asked;
             if (rows == 2 && asked < t->d_v) {
                 few_pass_2_asking(b, &w);
-                asked += FEW_PV_LINES * FEW_LINE;
+                asked += FEW_PV_LINES * ATTN_LINE;
             } else if (rows == 2) {
                 few_pass_2(b, &w);
             } else {
@@ -200,7 +199,7 @@ static void few_pv_all(const struct few_block *b, size_t j, size_t n, const floa
         b->t->n_rows > 2; /* a single one is a linear read, which needs no blocks and no asking */
     const size_t step = passes ? (size_t)FEW_PV_KEYS : n;
     for (size_t i = 0; i < n; i += step) {
-        const size_t keys = pool_min(n - i, step);
+        const size_t keys = attn_min(n - i, step);
         few_pv_keys(b, j + i, keys, passes && i + 2 * step <= n, p + i, o);
     }
 }
@@ -212,15 +211,17 @@ static void few_pv_hiding(const struct few_block *b, size_t j, size_t n, const f
         if (signbit(p[i])) continue;
         const float *v = t->v + (ptrdiff_t)(j + i) * t->v_row;
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
-            const vf32 x = v_load_tail(v + c, pool_min(t->d_v - c, VF32_N));
+            const vf32 x = v_load_tail(v + c, attn_min(t->d_v - c, VF32_N));
             v_store(o + c, v_fma(v_set1(p[i]), x, v_load(o + c)));
         }
     }
 }
 
-/* s[16] of one row and tile: mask and range; hidden scores become -inf, visible ones at least -FLT_MAX. */
-static void few_hide(const struct attn_pool_task *t, size_t row, size_t j0, float *s) {
+/* s[16] of one row and tile: mask and range; hidden scores become -inf, visible ones at least -FLT_MAX. Returns whether
+ * any is hidden. */
+static int few_hide(const struct attn_pool_task *t, size_t row, size_t j0, float *s) {
     const ptrdiff_t at = pool_offset(t, row, t->mask_row, t->mask_head);
+    int hidden = 0;
     for (size_t i = 0; i < ATTN_KEY_TILE; i++) {
         const size_t key = j0 + i;
         const ptrdiff_t m = at + (ptrdiff_t)key * t->mask_key;
@@ -233,7 +234,9 @@ static void few_hide(const struct attn_pool_task *t, size_t row, size_t j0, floa
             x = fmaf(bias, ATTN_LOG2E, x);
         }
         s[i] = !visible ? -INFINITY : x < -FLT_MAX ? -FLT_MAX : x;
+        hidden |= !visible;
     }
+    return hidden;
 }
 
 #endif

@@ -3,6 +3,7 @@
 #define ATTN_LINEAR_BODY_H
 
 #include "backend.h"
+#include "size.h"
 #include "ukernel_contract.h"
 
 struct linear_strip {
@@ -59,12 +60,9 @@ static void linear_strip_run(const struct linear_strip *s, int mr, int nv, int l
 }
 
 enum {
-    LINEAR_LINE = 16,  /* floats in a cache line */
     LINEAR_RUN = 2048, /* floats, 8 KiB */
     LINEAR_FEW = 16    /* rows that leave L2 to the panels even when their whole length is taken at once */
 };
-
-ATTN_INLINE size_t linear_min(size_t a, size_t b) { return a < b ? a : b; }
 
 /* The blocks of a task, a panel's part within a K block each, in the order in which they are read. */
 struct linear_walk {
@@ -86,8 +84,8 @@ static struct linear_block linear_block_at(const struct attn_linear_task *t, con
         b.k0 = 0;
         if (b.o >= t->n) return b;
     }
-    b.k = linear_min(t->k - b.k0, ATTN_K_BLOCK);
-    b.width = linear_min((t->n - b.o + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT, LINEAR_NR);
+    b.k = attn_min(t->k - b.k0, ATTN_K_BLOCK);
+    b.width = attn_min((t->n - b.o + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT, LINEAR_NR);
     return b;
 }
 
@@ -113,25 +111,25 @@ static void linear_body(const struct attn_linear_task *t) {
         struct linear_strip s = {.k = b.k,
                                  .x_row = t->x_row,
                                  .y_row = t->y_row,
-                                 .n = linear_min(t->o1 - b.o, LINEAR_NR),
+                                 .n = attn_min(t->o1 - b.o, LINEAR_NR),
                                  .panel = linear_panel(t, &b),
                                  .bias = t->bias && b.k0 == 0 ? t->bias + b.o : NULL,
                                  .accumulate = b.k0 > 0};
-        size_t ahead = b.width == LINEAR_NR ? next.k * next.width / LINEAR_LINE : 0; /* lines to ask for */
+        size_t ahead = b.width == LINEAR_NR ? next.k * next.width / ATTN_LINE : 0; /* lines to ask for */
         s.ahead = ahead ? linear_panel(t, &next) : s.panel;
         if (strips == 1) {
-            ahead = (int)LINEAR_NR == (int)LINEAR_LINE && b.width == LINEAR_NR ? s.k : 0;
+            ahead = (int)LINEAR_NR == (int)ATTN_LINE && b.width == LINEAR_NR ? s.k : 0;
             s.ahead = s.panel + LINEAR_RUN;
         }
         for (size_t i = 0, strip = 0; strip < strips; strip++) {
             const size_t mr = (t->m - i + (strips - strip) - 1) / (strips - strip);
             const size_t steps = (strips - strip) * s.k;
-            const size_t lines = linear_min((ahead + steps - 1) / steps, 2);
+            const size_t lines = attn_min((ahead + steps - 1) / steps, 2);
             s.x = t->x + (ptrdiff_t)i * t->x_row + b.k0;
             s.y = t->y + (ptrdiff_t)i * t->y_row + (b.o - t->o0);
             linear_strip_run(&s, (int)mr, (int)(b.width / VF32_N), (int)lines);
-            s.ahead += linear_min(ahead, s.k * lines) * LINEAR_LINE;
-            ahead -= linear_min(ahead, s.k * lines);
+            s.ahead += attn_min(ahead, s.k * lines) * ATTN_LINE;
+            ahead -= attn_min(ahead, s.k * lines);
             i += mr;
         }
     }

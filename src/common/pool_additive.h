@@ -40,7 +40,7 @@ ATTN_INLINE vf32 additive_tanh(vf32 a, vf32 b, vf32 ea, vf32 eb, int guarded) {
 static int additive_key(const float *b, size_t n, float *eb) {
     vmask large = v_lt(v_zero(), v_zero());
     for (size_t d = 0; d < n; d += VF32_N) {
-        const size_t left = pool_min(n - d, VF32_N);
+        const size_t left = attn_min(n - d, VF32_N);
         const vf32 x = v_load_tail(b + d, left);
         large = v_or(large, additive_large(x));
         v_store_tail(eb + d, additive_exp(x), left);

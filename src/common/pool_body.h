@@ -89,11 +89,11 @@ static struct pool_range pool_range_of(const struct attn_pool_task *t) {
     struct pool_range r = {SIZE_MAX, 0, 0, SIZE_MAX};
     for (size_t i = 0; i < t->n_rows; i++) {
         if (t->lo[i] < t->hi[i]) {
-            r.lo = pool_min(r.lo, t->lo[i]);
-            r.hi = pool_max(r.hi, t->hi[i]);
+            r.lo = attn_min(r.lo, t->lo[i]);
+            r.hi = attn_max(r.hi, t->hi[i]);
         }
-        r.full_lo = pool_max(r.full_lo, t->lo[i]);
-        r.full_hi = pool_min(r.full_hi, t->lo[i] < t->hi[i] ? t->hi[i] : 0);
+        r.full_lo = attn_max(r.full_lo, t->lo[i]);
+        r.full_hi = attn_min(r.full_hi, t->lo[i] < t->hi[i] ? t->hi[i] : 0);
     }
     if (r.lo > r.hi) r.lo = r.hi = 0;
     return r;
@@ -105,8 +105,8 @@ static void pool_vector_range(const struct attn_pool_task *t, struct pool_block 
     for (size_t i = v * VF32_N; i < (v + 1) * VF32_N; i++) {
         const size_t row = pool_row(t, i);
         if (t->lo[row] >= t->hi[row]) continue;
-        b->sees[v].lo = pool_min(b->sees[v].lo, t->lo[row]);
-        b->sees[v].hi = pool_max(b->sees[v].hi, t->hi[row]);
+        b->sees[v].lo = attn_min(b->sees[v].lo, t->lo[row]);
+        b->sees[v].hi = attn_max(b->sees[v].hi, t->hi[row]);
     }
 }
 
@@ -118,8 +118,8 @@ ATTN_INLINE int pool_hides(const struct attn_pool_task *t, const struct pool_ran
 static void pool_lane_ranges(const struct pool_block *b, size_t base) {
     for (size_t lane = 0; lane < b->lanes; lane++) {
         const size_t row = pool_row(b->t, lane), lo = b->t->lo[row], hi = b->t->hi[row];
-        const size_t from = lo > base ? pool_min(lo - base, ATTN_CHUNK) : 0;
-        const size_t end = hi > base ? pool_min(hi - base, ATTN_CHUNK) : 0;
+        const size_t from = lo > base ? attn_min(lo - base, ATTN_CHUNK) : 0;
+        const size_t end = hi > base ? attn_min(hi - base, ATTN_CHUNK) : 0;
         b->lo[lane] = (float)from;
         b->last[lane] = (float)end - 1.0f;
     }
@@ -140,7 +140,7 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
                        struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const size_t base = chunk * ATTN_CHUNK, lanes = b->lanes;
-    const size_t lo = pool_max(base, r->lo), hi = pool_min(base + ATTN_CHUNK, r->hi);
+    const size_t lo = attn_max(base, r->lo), hi = attn_min(base + ATTN_CHUNK, r->hi);
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
         v_store(st->m + lane, v_set1(-INFINITY));
         v_store(st->l + lane, v_zero());
@@ -151,7 +151,7 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
     struct pool_pending pending = {.from = lo, .to = lo, .row = lo % ATTN_KEY_TILE};
     size_t row = 0; /* of p, for the tile */
     for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
-        const size_t j = pool_max(j0, lo), end = pool_min(j0 + ATTN_KEY_TILE, hi);
+        const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
         const int hides = pool_hides(t, r, j0);
         const struct pool_vectors u = pool_seeing(b, hides, j0);
         if (hides != pending.hides || u.first != pending.rows.first || u.n != pending.rows.n ||
@@ -204,7 +204,7 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
         const vf32 m = v_load(st->m + lane), l = v_load(st->l + lane);
         const vf32 inv = v_select(v_lt(l, half), v_zero(), v_div(v_set1(1.0f), l));
-        const size_t rows = lane < t->n_rows ? pool_min(t->n_rows - lane, VF32_N) : 0;
+        const size_t rows = lane < t->n_rows ? attn_min(t->n_rows - lane, VF32_N) : 0;
         float lse[VF32_N];
         v_store(lse, v_mul(v_add(m, v_log2(l)), v_set1(ATTN_LN2)));
         v_store(st->l + lane, inv);
@@ -213,7 +213,7 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
         for (size_t i = 0; t->lse && i < rows; i++)
             t->lse[pool_offset(t, lane + i, t->lse_row, t->lse_head)] = lse[i];
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
-            const size_t left = pool_min(t->d_v - c, VF32_N);
+            const size_t left = attn_min(t->d_v - c, VF32_N);
             vf32 r[VF32_N];
             for (size_t i = 0; i < VF32_N; i++)
                 r[i] = i < left ? v_mul(v_load(st->o + (c + i) * lanes + lane), inv) : v_zero();
@@ -236,7 +236,7 @@ static void pool_weights(const struct pool_block *b, const struct pool_range *r,
     for (size_t row = 0; row < t->n_rows; row++)
         memset(t->weights + pool_offset(t, row, t->weights_row, t->weights_head), 0, t->n_kv * sizeof(float));
     for (size_t j0 = r->lo - r->lo % ATTN_KEY_TILE; j0 < r->hi; j0 += ATTN_KEY_TILE) {
-        const size_t j = pool_max(j0, r->lo), end = pool_min(j0 + ATTN_KEY_TILE, r->hi);
+        const size_t j = attn_max(j0, r->lo), end = attn_min(j0 + ATTN_KEY_TILE, r->hi);
         const size_t base = j0 / ATTN_CHUNK * ATTN_CHUNK;
         if (base == j0 || j0 <= r->lo) pool_lane_ranges(b, base);
         const int hides = pool_hides(t, r, j0);

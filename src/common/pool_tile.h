@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "size.h"
 #include "ukernel_contract.h"
 
 /* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for
@@ -40,13 +41,10 @@ struct pool_state {
     float *o;     /* [d_v][lanes] */
 };
 
-ATTN_INLINE size_t pool_min(size_t a, size_t b) { return a < b ? a : b; }
-ATTN_INLINE size_t pool_max(size_t a, size_t b) { return a > b ? a : b; }
-
 /* Lanes beyond the last row repeat it, so that they never need a rule of their
  * own. */
 ATTN_INLINE size_t pool_row(const struct attn_pool_task *t, size_t lane) {
-    return pool_min(lane, t->n_rows - 1);
+    return attn_min(lane, t->n_rows - 1);
 }
 ATTN_INLINE ptrdiff_t pool_offset(const struct attn_pool_task *t, size_t row, ptrdiff_t per_query,
                                   ptrdiff_t per_head) {
@@ -63,7 +61,7 @@ static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, co
         for (size_t i = 0; i < VF32_N; i++)
             src[i] = base + pool_offset(t, pool_row(t, lane + i), per_query, per_head);
         for (size_t d = 0; d < n; d += VF32_N) {
-            const size_t left = pool_min(n - d, VF32_N);
+            const size_t left = attn_min(n - d, VF32_N);
             vf32 r[VF32_N];
             for (size_t i = 0; i < VF32_N; i++)
                 r[i] = v_mul(left == VF32_N ? v_load(src[i] + d) : v_load_tail(src[i] + d, left), c);
@@ -166,19 +164,18 @@ ATTN_INLINE int pool_softmax_step(int nv, size_t lanes, vf32 c[QK_KEYS][POOL_NV]
  */
 ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const float *m, float *p,
                              float *sum) {
-    enum { LINE = 16 };
     const struct attn_pool_task *t = b->t;
     const float *k = t->k + (ptrdiff_t)j * t->k_row, *v = t->v + (ptrdiff_t)j * t->v_row;
     const float *next = k + ATTN_KEY_TILE * t->k_row, *q = b->q;
     vf32 c[QK_KEYS][POOL_NV];
     size_t d = 0;
     pool_zero(QK_KEYS, nv, c);
-    for (; d + LINE <= t->d_k; d += LINE, q += LINE * b->lanes) {
+    for (; d + ATTN_LINE <= t->d_k; d += ATTN_LINE, q += ATTN_LINE * b->lanes) {
         ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) {
             ATTN_PREFETCH_L1(next + i * t->k_row + d);
             ATTN_PREFETCH_L2(v + i * t->v_row + d);
         }
-        uk_qk(QK_KEYS, nv, b->lanes, k + d, t->k_row, LINE, q, c);
+        uk_qk(QK_KEYS, nv, b->lanes, k + d, t->k_row, ATTN_LINE, q, c);
     }
     if (d < t->d_k) uk_qk(QK_KEYS, nv, b->lanes, k + d, t->k_row, t->d_k - d, q, c);
     return pool_softmax_step(nv, b->lanes, c, m, p, sum);
@@ -258,8 +255,8 @@ static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {
     for (size_t lane = 0; lane < b->lanes; lane++) {
         const size_t row = pool_row(t, lane);
         const ptrdiff_t at = pool_offset(t, row, t->mask_row, t->mask_head);
-        const size_t end = pool_min(t->hi[row], j + n);
-        for (size_t key = pool_max(t->lo[row], j); key < end; key++) {
+        const size_t end = attn_min(t->hi[row], j + n);
+        for (size_t key = attn_max(t->lo[row], j); key < end; key++) {
             const ptrdiff_t x = at + (ptrdiff_t)key * t->mask_key;
             b->bias[(key - j) * b->lanes + lane] = t->mask_kind == ATTN_MASK_F32 ? ((const float *)t->mask)[x]
                                                    : ((const uint8_t *)t->mask)[x] ? 0.0f

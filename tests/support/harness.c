@@ -9,25 +9,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "config.h"
-#include "cpu.h"
+#include "attn/attn.h"
+#include "dispatch.h"
 
 size_t harness_backends(const struct attn_backend *list[4]) {
-    static const struct attn_backend *const built[] = {
-#if HAVE_AVX512
-        &attn_backend_avx512,
-#endif
-#if HAVE_AVX2
-        &attn_backend_avx2,
-#endif
-#if HAVE_NEON
-        &attn_backend_neon,
-#endif
-        &attn_backend_scalar,
-    };
+    const char *names[4];
+    int runnable[4];
+    char text[256];
     size_t n = 0;
-    for (size_t i = 0; i < sizeof built / sizeof *built; i++)
-        if ((built[i]->requires & attn_cpu_bundles()) == built[i]->requires) list[n++] = built[i];
+    const size_t built = attn_backend_list(names, runnable, 4);
+    for (size_t i = 0; i < built && i < 4; i++)
+        if (runnable[i]) list[n++] = attn_backend_find(names[i], text, sizeof text);
     return n;
 }
 
