@@ -14,6 +14,9 @@ enum {
     /* O^T = V^T P^T: 8 columns of v x 3 vectors of queries; the same budget. */
     PV_COLS = 8,
     POOL_NV = 3,
+    /* Exponentials straight from the accumulators: storing the scores first would cost 1.5 multiply-add slots a vector
+     * (Zen 5, 512-bit stores), more than the pipelining wins. */
+    POOL_PIPELINE = 0,
 
     /* Few rows: 16 columns of a transposed tile + 8 rows' accumulators = 24. P V: 2 rows x 8 vectors + 2 + 1. */
     FEW_ROWS = 8,

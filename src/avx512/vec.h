@@ -14,6 +14,7 @@
 #include <stddef.h>
 
 #include "common/compiler.h"
+#include "common/exp2.h"
 
 typedef __m512 vf32;
 typedef __mmask16 vmask; /* one truth value a lane */
@@ -61,17 +62,13 @@ ATTN_INLINE float v_lane0(vf32 x) { return _mm512_cvtss_f32(x); }
 ATTN_INLINE vf32 v_exp2(vf32 x) { return Sleef_finz_exp2f16_u10avx512f(x); }
 
 /* SLEEF's exp2 (u10), inlined: the same polynomial and the same bits for x <= 64 and NaN. */
-ATTN_INLINE vf32 v_exp2_inline(vf32 x) {
+ATTN_INLINE vf32 v_exp2_with(const struct exp2_constants *c, vf32 x) {
     const vf32 q = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), s = v_sub(x, q);
-    vf32 u = v_set1(0.1535920892e-3f);
-    u = v_fma(u, s, v_set1(0.1339262701e-2f));
-    u = v_fma(u, s, v_set1(0.9618384764e-2f));
-    u = v_fma(u, s, v_set1(0.5550347269e-1f));
-    u = v_fma(u, s, v_set1(0.2402264476e+0f));
-    u = v_fma(u, s, v_set1(0.6931471825e+0f));
-    u = v_fma(u, s, v_set1(1.0f));
+    vf32 u = v_set1(c->p[0]);
+    ATTN_UNROLL for (int i = 1; i < 7; i++) u = v_fma(u, s, v_set1(c->p[i]));
     return _mm512_scalef_ps(u, q);
 }
+ATTN_INLINE vf32 v_exp2_inline(vf32 x) { return v_exp2_with(&exp2_table, x); }
 ATTN_INLINE vf32 v_log2(vf32 x) { return Sleef_finz_log2f16_u10avx512f(x); }
 ATTN_INLINE vf32 v_tanh(vf32 x) { return Sleef_finz_tanhf16_u35avx512f(x); }
 

@@ -25,6 +25,10 @@ enum { ATTN_LINE = 16 }; /* floats in a cache line */
 #define ATTN_PREFETCH_L1(p) __builtin_prefetch((p), 0, 3)
 #define ATTN_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
 
+/* Hides what pointer p points to from the compiler, so that it loads constants where they are used and leaves the
+ * registers to accumulators. */
+#define ATTN_OPAQUE(p) __asm__ volatile("" : "+r"(p))
+
 #define ATTN_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 #endif

@@ -149,11 +149,15 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
     pool_lane_ranges(b, base);
 
     struct pool_pending pending = {.from = lo, .to = lo, .row = lo % ATTN_KEY_TILE};
+    pool_waiting waiting = NULL;
     size_t row = 0; /* of p, for the tile */
     for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
         const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
         const int hides = pool_hides(t, r, j0);
         const struct pool_vectors u = pool_seeing(b, hides, j0);
+        const int whole =
+            !hides && j > lo && t->score == ATTN_SCORE_DOT; /* the first tile always moves the maximum */
+        if (!whole || row == POOL_KEYS) pool_settle(b, &waiting, st->m, st->l);
         if (hides != pending.hides || u.first != pending.rows.first || u.n != pending.rows.n ||
             row == POOL_KEYS) {
             pool_flush(b, &pending, j, st->o);
@@ -162,8 +166,7 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
                 (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
         }
         float *s = b->p + row * lanes;
-        /* the first tile always moves the maximum */
-        if (!hides && j > lo && t->score == ATTN_SCORE_DOT && pool_tile(b, j0, st->m, st->l, s)) continue;
+        if (whole && pool_tile(b, &waiting, j0, st->m, st->l, s)) continue;
         if (u.n) pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
         for (size_t v = 0; v < (size_t)u.n; v++) {
             const size_t lane = ((size_t)u.first + v) * VF32_N;
@@ -176,6 +179,7 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
             pool_softmax(b, st, lane, hides, s);
         }
     }
+    pool_settle(b, &waiting, st->m, st->l);
     pool_flush(b, &pending, hi, st->o);
 }
 
@@ -212,18 +216,21 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
         for (size_t i = 0; i < rows; i++) to[i] = t->out + pool_offset(t, lane + i, t->out_row, t->out_head);
         for (size_t i = 0; t->lse && i < rows; i++)
             t->lse[pool_offset(t, lane + i, t->lse_row, t->lse_head)] = lse[i];
-        for (size_t c = 0; c < t->d_v; c += VF32_N) {
+        size_t c = 0;
+        for (; c + VF32_N <= t->d_v && rows == VF32_N; c += VF32_N) {
+            vf32 r[VF32_N];
+            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) r[i] =
+                v_mul(v_load(st->o + (c + i) * lanes + lane), inv);
+            v_transpose(r);
+            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) v_store(to[i] + c, r[i]);
+        }
+        for (; c < t->d_v; c += VF32_N) {
             const size_t left = attn_min(t->d_v - c, VF32_N);
             vf32 r[VF32_N];
             for (size_t i = 0; i < VF32_N; i++)
                 r[i] = i < left ? v_mul(v_load(st->o + (c + i) * lanes + lane), inv) : v_zero();
             v_transpose(r);
-            for (size_t i = 0; i < rows; i++) {
-                if (left == VF32_N)
-                    v_store(to[i] + c, r[i]);
-                else
-                    v_store_tail(to[i] + c, r[i], left);
-            }
+            for (size_t i = 0; i < rows; i++) v_store_tail(to[i] + c, r[i], left);
         }
     }
 }

@@ -15,6 +15,8 @@ enum {
     /* O^T = V^T P^T: 8 columns of v (2 vectors, used by lane) x 3 vectors of queries: 24 + 3 + 2 = 29. */
     PV_COLS = 8,
     POOL_NV = 3,
+    /* Exponentials of a step between the products of the next one: most cores' windows are too small for 24. */
+    POOL_PIPELINE = 1,
 
     /* Few rows: 4 columns of a transposed tile + 8 rows' accumulators + 1 = 13. P V: 2 rows x 8 vectors + 2 + 1. */
     FEW_ROWS = 8,

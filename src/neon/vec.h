@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "common/compiler.h"
+#include "common/exp2.h"
 
 typedef float32x4_t vf32;
 typedef uint32x4_t vmask; /* one truth value a lane: all bits set or none */
@@ -74,19 +75,15 @@ ATTN_INLINE vf32 v_exp2(vf32 x) { return Sleef_finz_exp2f4_u10advsimd(x); }
 /* SLEEF's exp2 (u10), inlined: the same polynomial and the same bits for x <= 60 and NaN. The power is applied
  * in two steps, 2^(q+64) by adding to the exponent and 2^-64 by a product, so that results below 2^-126 round
  * once, as they do in SLEEF. */
-ATTN_INLINE vf32 v_exp2_inline(vf32 x) {
-    x = v_max(v_set1(-151.0f), x);
+ATTN_INLINE vf32 v_exp2_with(const struct exp2_constants *c, vf32 x) {
+    x = v_max(v_set1(c->least), x);
     const vf32 q = vrndnq_f32(x), s = v_sub(x, q);
-    vf32 u = v_set1(0.1535920892e-3f);
-    u = v_fma(u, s, v_set1(0.1339262701e-2f));
-    u = v_fma(u, s, v_set1(0.9618384764e-2f));
-    u = v_fma(u, s, v_set1(0.5550347269e-1f));
-    u = v_fma(u, s, v_set1(0.2402264476e+0f));
-    u = v_fma(u, s, v_set1(0.6931471825e+0f));
-    u = v_fma(u, s, v_set1(1.0f));
-    const int32x4_t e = vshlq_n_s32(vcvtq_s32_f32(v_add(q, v_set1(64.0f))), 23); /* NaN converts to 0 */
-    return v_mul(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(u), e)), v_set1(0x1p-64f));
+    vf32 u = v_set1(c->p[0]);
+    ATTN_UNROLL for (int i = 1; i < 7; i++) u = v_fma(u, s, v_set1(c->p[i]));
+    const int32x4_t e = vshlq_n_s32(vcvtq_s32_f32(v_add(q, v_set1(c->up))), 23); /* NaN converts to 0 */
+    return v_mul(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(u), e)), v_set1(c->down));
 }
+ATTN_INLINE vf32 v_exp2_inline(vf32 x) { return v_exp2_with(&exp2_table, x); }
 ATTN_INLINE vf32 v_log2(vf32 x) { return Sleef_finz_log2f4_u10advsimd(x); }
 ATTN_INLINE vf32 v_tanh(vf32 x) { return Sleef_finz_tanhf4_u35advsimd(x); }
 
