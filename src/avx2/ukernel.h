@@ -89,6 +89,10 @@ ATTN_INLINE void uk_pv(int cols, int nv, size_t lanes, size_t keys, const float 
     }
 }
 
+/*
+ * A hidden probability is -0: with x made +0 there the product is -0, and adding that changes no o (adding +0
+ * would change a -0). A choice between old and new o (blendv) takes twice the slots of the `andnot`.
+ */
 ATTN_INLINE void uk_pv_hiding(int cols, int nv, size_t lanes, size_t keys, const float *x, ptrdiff_t x_row,
                               const float *p, float *o) {
     __m256 c[PV_COLS][POOL_NV];
@@ -96,12 +100,12 @@ ATTN_INLINE void uk_pv_hiding(int cols, int nv, size_t lanes, size_t keys, const
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_loadu_ps(o + (size_t)i * lanes + v * 8);
     }
     ATTN_NO_UNROLL for (size_t j = 0; j < keys; j++, x += x_row, p += lanes) {
-        ATTN_UNROLL for (int i = 0; i < cols; i++) {
-            const __m256 a = _mm256_broadcast_ss(x + i);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) {
-                const __m256 b = _mm256_loadu_ps(p + v * 8); /* its sign bits choose */
-                c[i][v] = _mm256_blendv_ps(_mm256_fmadd_ps(b, a, c[i][v]), c[i][v], b);
-            }
+        ATTN_UNROLL for (int v = 0; v < nv; v++) {
+            const __m256 b = _mm256_loadu_ps(p + v * 8);
+            const __m256 hidden = _mm256_castsi256_ps(_mm256_srai_epi32(_mm256_castps_si256(b), 31));
+            ATTN_UNROLL for (int i = 0; i < cols; i++) c[i][v] =
+                _mm256_fmadd_ps(b, _mm256_andnot_ps(hidden, _mm256_broadcast_ss(x + i)), c[i][v]);
+            if (v < nv - 1) __asm__ volatile("" ::: "memory"); /* x anew, or gcc keeps it and spills sums */
         }
     }
     ATTN_UNROLL for (int i = 0; i < cols; i++) {

@@ -19,7 +19,8 @@
  * uk_pv: o[c][lane] = fma(p[j][lane], v[j][c], o[c][lane]) for ascending j in [0, keys), for `cols` in [1, PV_COLS]
  *   columns of v.
  *
- * uk_pv_hiding: the same, but where p[j][lane] has its sign bit set o[c][lane] stays as it is.
+ * uk_pv_hiding: the same, but where p[j][lane] is -0 o[c][lane] stays as it is, whatever v holds. No other p has
+ *   its sign bit set, but a NaN may.
  *
  * All read exactly what they name; pointers need no alignment beyond a float's;
  * nothing overlaps. QK_KEYS and PV_COLS are powers of two: the bodies take
