@@ -62,7 +62,7 @@ void attn_features_run(attn_context *c, struct attn_features *f, const attn_tens
         if (from.data) from.data = (char *)from.data + (ptrdiff_t)h * from.stride[HEAD];
         to.data = (char *)to.data + (ptrdiff_t)h * to.stride[HEAD];
         const attn_packed *a = f->a[f->first + h];
-        attn_linear_run(c, &from, a, 0, (size_t)a->n, &to);
+        attn_linear_run(c, &(struct attn_linear_call){&from, a, 0, (size_t)a->n, &to}, 1);
     }
 }
 

@@ -92,11 +92,17 @@ static attn_status plan_projection(attn_context *c, const char *name, struct pro
     return ATTN_OK;
 }
 
-static char *run_projection(attn_context *c, struct projection *j, char *at) {
-    j->y.data = at;
-    j->view.data = (float *)(void *)at + j->skip;
-    attn_linear_run(c, j->x, j->w, j->o0, j->o1, &j->y);
-    return at + j->bytes;
+/* All three as one round of tasks; returns what follows them in scratch. */
+static char *run_projections(attn_context *c, struct projection *const j[3], char *at) {
+    struct attn_linear_call calls[3];
+    for (size_t i = 0; i < 3; i++) {
+        j[i]->y.data = at;
+        j[i]->view.data = (float *)(void *)at + j[i]->skip;
+        calls[i] = (struct attn_linear_call){j[i]->x, j[i]->w, j[i]->o0, j[i]->o1, &j[i]->y};
+        at += j[i]->bytes;
+    }
+    attn_linear_run(c, calls, 3);
+    return at;
 }
 
 /* Where the pooling writes: out, seen as heads; or scratch, where W_o follows. */
@@ -238,10 +244,7 @@ static attn_status run(attn_context *c, const attn_head_args *args, int multi) {
     ATTN_TRY(prepare(c, args, multi, 0, &l));
     ATTN_TRY(scratch_bytes(c, &l, &need));
     ATTN_TRY(attn_scratch_take(c, need, &scratch));
-    char *at = scratch;
-    at = run_projection(c, &l.q, at);
-    at = run_projection(c, &l.k, at);
-    at = run_projection(c, &l.v, at);
+    char *at = run_projections(c, (struct projection *const[]){&l.q, &l.k, &l.v}, scratch);
     attn_features_run(c, &l.f_q, &l.q.view, at);
     at += l.f_q.bytes;
     attn_features_run(c, &l.f_k, &l.k.view, at);
@@ -251,7 +254,8 @@ static attn_status run(attn_context *c, const attn_head_args *args, int multi) {
     if (multi && l.w.w_o) {
         const attn_tensor concatenated = attn_tensor_contiguous(l.heads.data, ATTN_F32, l.heads.size[BATCH],
                                                                 1, l.heads.size[ROW], l.w.n_head * l.p_v);
-        attn_linear_run(c, &concatenated, l.w.w_o, 0, (size_t)l.w.w_o->n, l.a.out);
+        attn_linear_run(c, &(struct attn_linear_call){&concatenated, l.w.w_o, 0, (size_t)l.w.w_o->n, l.a.out},
+                        1);
     }
     return ATTN_OK;
 }

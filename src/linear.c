@@ -14,9 +14,17 @@ struct job {
     size_t row_blocks, rows, column_blocks, columns; /* of a task */
 };
 
+/* The tasks of several calls, one call's after the other's. */
+struct round {
+    struct job jobs[ATTN_LINEAR_CALLS];
+    size_t n_tasks[ATTN_LINEAR_CALLS];
+};
+
 static void run_task(void *arg, size_t index, size_t worker) {
-    const struct job *j = arg;
+    const struct round *r = arg;
+    const struct job *j = r->jobs;
     (void)worker;
+    for (const size_t *n = r->n_tasks; index >= *n; n++, j++) index -= *n;
     const size_t column = index % j->column_blocks, row = index / j->column_blocks % j->row_blocks;
     const size_t outer = index / j->column_blocks / j->row_blocks;
     const ptrdiff_t b = (ptrdiff_t)(outer / j->n_inner), h = (ptrdiff_t)(outer % j->n_inner),
@@ -89,31 +97,42 @@ static int loops_of(const attn_tensor *x, const attn_tensor *y, struct loop loop
     return count;
 }
 
-void attn_linear_run(attn_context *c, const attn_tensor *x, const attn_packed *w, size_t o0, size_t o1,
-                     const attn_tensor *y) {
+/* Returns the number of its tasks. */
+static size_t plan(attn_context *c, const struct attn_linear_call *call, struct job *j) {
     const struct loop one = {1, 0, 0};
+    const attn_tensor *x = call->x, *y = call->y;
     struct loop loops[3];
-    if (!x->size[BATCH] || !x->size[HEAD] || !x->size[ROW] || o0 == o1) return;
+    if (!x->size[BATCH] || !x->size[HEAD] || !x->size[ROW] || call->o0 == call->o1) return 0;
     int n = loops_of(x, y, loops);
     const struct loop rows = n > 0 ? loops[--n] : one, inner = n > 0 ? loops[--n] : one,
                       outer = n > 0 ? loops[0] : one;
-    struct job j = {
+    *j = (struct job){
         .backend = c->backend,
         .x = x->data,
         .y = y->data,
-        .w = w,
+        .w = call->w,
         .x_stride = {outer.x, inner.x},
         .y_stride = {outer.y, inner.y},
         .x_row = rows.x,
         .y_row = rows.y,
         .n_inner = inner.n,
         .m = rows.n,
-        .o0 = o0,
-        .o1 = o1,
+        .o0 = call->o0,
+        .o1 = call->o1,
         .n_workers = c->executor.n_workers,
     };
-    partition(&j, o1 - o0, (size_t)w->k);
-    attn_executor_run(&c->executor, outer.n * inner.n * j.row_blocks * j.column_blocks, run_task, &j);
+    partition(j, call->o1 - call->o0, (size_t)call->w->k);
+    return outer.n * inner.n * j->row_blocks * j->column_blocks;
+}
+
+void attn_linear_run(attn_context *c, const struct attn_linear_call *calls, size_t n) {
+    struct round r = {0};
+    size_t tasks = 0;
+    for (size_t i = 0; i < n; i++) {
+        r.n_tasks[i] = plan(c, &calls[i], &r.jobs[i]);
+        tasks += r.n_tasks[i];
+    }
+    attn_executor_run(&c->executor, tasks, run_task, &r);
 }
 
 attn_status attn_linear(attn_context *c, const attn_tensor *x, const attn_packed *w, const attn_tensor *y) {
@@ -126,6 +145,6 @@ attn_status attn_linear(attn_context *c, const attn_tensor *x, const attn_packed
     ATTN_TRY(attn_tensor_expect(c, "y", y, x->size[BATCH], x->size[HEAD], x->size[ROW], (size_t)w->n));
     spans[2] = attn_span_of("w", w, (size_t)w->bytes);
     ATTN_TRY(attn_spans_check(c, spans, 3, 1));
-    attn_linear_run(c, x, w, 0, (size_t)w->n, y);
+    attn_linear_run(c, &(struct attn_linear_call){x, w, 0, (size_t)w->n, y}, 1);
     return ATTN_OK;
 }
