@@ -52,9 +52,10 @@ static struct {
     bool progress;
 } now;
 
-/* Two copies of 32768 keys and values, and a little; packed weights and outputs. */
-static const size_t source_bytes = LIMITS_READ_BYTES + ((size_t)64 << 20);
-static const size_t work_bytes = (size_t)1 << 30;
+/* Inputs beside keys and values. Packed weights, outputs, and what unfused rows pack: only what is used is
+ * given memory. */
+static const size_t other_bytes = (size_t)64 << 20;
+static const size_t work_bytes = (size_t)3 << 30;
 
 /* clang-format off */
 static const struct gbench_column columns[] = {
@@ -135,6 +136,10 @@ static void report_round(struct gbench_state *state, const struct row *row, cons
     gbench_counter(state, "flops", row_flops(row) / round->seconds);
     gbench_counter(state, "bytes", row_bytes(row) / round->seconds);
     gbench_counter(state, "cpu_percent", 100 * round->cpu_share);
+    gbench_counter(state, "scratch_bytes", (double)stage_scratch(&now.stage));
+    if (row->unfused) {
+        gbench_counter(state, "pack_seconds", now.stage.pack_seconds); /* not in the time above */
+    }
     if (round->flops > 0) {
         gbench_counter(state, "flops_limit", round->flops);
         gbench_counter(state, "flops_percent", 100 * row_flops(row) / round->seconds / round->flops);
@@ -204,6 +209,11 @@ static void add_backends(struct bench *b, char *backends, const char *threads) {
     }
 }
 
+/* Unfused rows need a softmax of their own, and show one thread against one thread. */
+static bool runs_here(const struct setting *s, const struct row *row) {
+    return !row->unfused || (s->n_threads == 1 && strcmp(s->backend, "scalar") != 0);
+}
+
 static void add_entries(struct bench *b) {
     regex_t filter;
 
@@ -224,7 +234,7 @@ static void add_entries(struct bench *b) {
         e->setting = &b->settings[i % b->n_settings];
         row_name(e->row, row);
         snprintf(e->name, sizeof e->name, "%s/%s/t%zu", row, e->setting->backend, e->setting->n_threads);
-        if (regexec(&filter, e->name, 0, NULL, 0) == 0) {
+        if (runs_here(e->setting, e->row) && regexec(&filter, e->name, 0, NULL, 0) == 0) {
             b->n_entries++;
         }
     }
@@ -233,6 +243,17 @@ static void add_entries(struct bench *b) {
         fprintf(stderr, "attn_bench: no row matches %s (--list shows them)\n", b->filter);
         exit(EXIT_USAGE);
     }
+}
+
+/* The largest row's keys and values, or what the read bandwidth is measured on, and a little. */
+static size_t source_bytes(const struct bench *b) {
+    double largest = (double)LIMITS_READ_BYTES;
+
+    for (size_t i = 0; i < b->n_entries; i++) {
+        const double bytes = row_bytes(b->entries[i].row);
+        largest = bytes > largest ? bytes : largest;
+    }
+    return (size_t)largest + other_bytes;
 }
 
 /* The limits at the start, printed and noted in the JSON file. */
@@ -331,7 +352,7 @@ int main(int argc, char **argv) {
             puts(b.entries[i].name);
         }
     } else {
-        if (!arena_map(&now.source, source_bytes) || !arena_map(&now.work, work_bytes)) {
+        if (!arena_map(&now.source, source_bytes(&b)) || !arena_map(&now.work, work_bytes)) {
             fprintf(stderr, "attn_bench: no memory\n");
             return EXIT_FAILURE;
         }

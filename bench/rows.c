@@ -1,6 +1,7 @@
 #include "rows.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "shapes.h"
 
@@ -19,6 +20,15 @@
 
 /* 32768 keys of 8 heads, as a grouped-query model's cache has them */
 #define DECODE(N_Q, GROUP, KEY_MAJOR) SDPA(128, 8 * (GROUP), 8, N_Q, 32768, FULL, KEY_MAJOR)
+
+/* One head's keys and values as they grow; what bench/growth looks at */
+#define GROW(N, CAUSAL) SDPA(128, 1, 1, N, N, CAUSAL, false)
+#define GROW_DECODE(N) SDPA(128, 1, 1, 1, N, FULL, false)
+#define GROW_WARM(N)                                                                                \
+    {                                                                                               \
+        .kind = ROW_SDPA, .batch = 1, .n_head = 1, .n_head_kv = 1, .n_q = 1, .n_kv = (N), .d = 128, \
+        .p = 128, .warm = true                                                                      \
+    }
 
 #define HEAD(N, D, P) \
     { .kind = ROW_HEAD, .batch = 1, .n_head = 1, .n_head_kv = 1, .n_q = (N), .n_kv = (N), .d = (D), .p = (P) }
@@ -68,6 +78,25 @@ static const struct row rows[] = {
     DECODE(4, 4, false), /* 16 rows a key: a few draft tokens, or a short turn of a chat */
     DECODE(4, 4, true),
 
+    GROW(512, FULL),
+    GROW(2048, FULL),
+    GROW(8192, FULL),
+    GROW(32768, FULL),
+    GROW(512, CAUSAL),
+    GROW(2048, CAUSAL),
+    GROW(8192, CAUSAL),
+    GROW(32768, CAUSAL),
+    GROW_DECODE(1024),
+    GROW_DECODE(4096),
+    GROW_DECODE(32768),
+    GROW_DECODE(131072),
+    GROW_DECODE(1000000),
+    GROW_WARM(1024),
+    GROW_WARM(4096),
+    GROW_WARM(32768),
+    GROW_WARM(131072),
+    GROW_WARM(1000000),
+
     {.kind = ROW_ADDITIVE,
      .batch = 1,
      .n_head = 1,
@@ -90,8 +119,9 @@ enum {
     N_ADDITIVE = SHAPES_COUNT(shapes_additive)
 };
 
-/* The shapes that the tests run are timed too: behind the table above. */
-static struct row shared[N_LINEAR + N_SDPA + N_ADDITIVE];
+/* Behind the table: the shapes that the tests run, and the unfused counterparts of the table's rows. */
+static struct row more[N_LINEAR + N_SDPA + N_ADDITIVE + N_ROWS];
+static size_t n_more;
 
 static struct row pool_row(enum row_kind kind, const struct shape_pool *s) {
     return (struct row){.kind = kind,
@@ -118,18 +148,27 @@ static struct row shared_row(size_t i) {
                       : pool_row(ROW_ADDITIVE, &shapes_additive[i - N_SDPA]);
 }
 
-size_t row_count(void) { return N_ROWS + SHAPES_COUNT(shared); }
-
-const struct row *row_get(size_t i) {
-    if (i < N_ROWS) {
-        return &rows[i];
-    }
-    i -= N_ROWS;
-    if (shared[i].batch == 0) {
-        shared[i] = shared_row(i);
-    }
-    return &shared[i];
+/* Packed keys and values have one layout, whatever that of q and out. */
+static bool has_unfused(const struct row *r) {
+    return r->kind != ROW_LINEAR && r->kind != ROW_ADDITIVE && !r->key_major;
 }
+
+size_t row_count(void) {
+    if (n_more == 0) {
+        for (size_t i = 0; i < N_LINEAR + N_SDPA + N_ADDITIVE; i++) {
+            more[n_more++] = shared_row(i);
+        }
+        for (size_t i = 0; i < N_ROWS; i++) {
+            if (has_unfused(&rows[i])) {
+                more[n_more] = rows[i];
+                more[n_more++].unfused = true;
+            }
+        }
+    }
+    return N_ROWS + n_more;
+}
+
+const struct row *row_get(size_t i) { return i < N_ROWS ? &rows[i] : &more[i - N_ROWS]; }
 
 static bool is_decode(const struct row *r) { return r->n_q * 16 <= r->n_kv && r->n_q < 64; }
 
@@ -137,32 +176,38 @@ static const char *causal_suffix(const struct row *r) {
     return r->causal == ATTN_CAUSAL_NONE ? "full" : "causal";
 }
 
-void row_name(const struct row *r, char name[ROW_NAME_BYTES]) {
+static void fused_name(const struct row *r, char *name, size_t bytes) {
     static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead"};
     const char *kind = r->kind == ROW_SDPA && is_decode(r) ? "decode" : kinds[r->kind];
-    const char *layout = r->key_major ? "/key-major" : "";
+    const char *layout = r->key_major ? "/key-major" : "", *state = r->warm ? "/warm" : "";
 
     if (r->label) {
-        snprintf(name, ROW_NAME_BYTES, "%s/%s", kind, r->label);
+        snprintf(name, bytes, "%s/%s", kind, r->label);
         return;
     }
     switch (r->kind) {
-    case ROW_LINEAR: snprintf(name, ROW_NAME_BYTES, "%s/%zux%zux%zu", kind, r->n_q, r->p, r->d); break;
+    case ROW_LINEAR: snprintf(name, bytes, "%s/%zux%zux%zu", kind, r->n_q, r->p, r->d); break;
     case ROW_SDPA:
         if (is_decode(r)) {
-            snprintf(name, ROW_NAME_BYTES, "%s/d%zu/h%zu-%zu/q%zu/n%zu%s", kind, r->d, r->n_head,
-                     r->n_head_kv, r->n_q, r->n_kv, layout);
+            snprintf(name, bytes, "%s/d%zu/h%zu-%zu/q%zu/n%zu%s%s", kind, r->d, r->n_head, r->n_head_kv,
+                     r->n_q, r->n_kv, layout, state);
         } else {
-            snprintf(name, ROW_NAME_BYTES, "%s/d%zu/h%zu-%zu/n%zu/%s%s", kind, r->d, r->n_head, r->n_head_kv,
-                     r->n_kv, causal_suffix(r), layout);
+            snprintf(name, bytes, "%s/d%zu/h%zu-%zu/n%zu/%s%s", kind, r->d, r->n_head, r->n_head_kv, r->n_kv,
+                     causal_suffix(r), layout);
         }
         break;
-    case ROW_ADDITIVE: snprintf(name, ROW_NAME_BYTES, "%s/%zux%zu/c%zu", kind, r->n_q, r->n_kv, r->d); break;
-    case ROW_HEAD: snprintf(name, ROW_NAME_BYTES, "%s/n%zu/d%zu/p%zu", kind, r->n_q, r->d, r->p); break;
-    case ROW_MULTIHEAD:
-        snprintf(name, ROW_NAME_BYTES, "%s/n%zu/d%zu/h%zu", kind, r->n_q, r->d, r->n_head);
-        break;
+    case ROW_ADDITIVE: snprintf(name, bytes, "%s/%zux%zu/c%zu", kind, r->n_q, r->n_kv, r->d); break;
+    case ROW_HEAD: snprintf(name, bytes, "%s/n%zu/d%zu/p%zu", kind, r->n_q, r->d, r->p); break;
+    case ROW_MULTIHEAD: snprintf(name, bytes, "%s/n%zu/d%zu/h%zu", kind, r->n_q, r->d, r->n_head); break;
     }
+}
+
+void row_name(const struct row *r, char name[ROW_NAME_BYTES]) {
+    static const char prefix[] = "unfused/";
+    const size_t skip = r->unfused ? sizeof prefix - 1 : 0;
+
+    memcpy(name, prefix, skip);
+    fused_name(r, name + skip, ROW_NAME_BYTES - skip);
 }
 
 /* Scores that the rows of all heads see. */

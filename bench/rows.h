@@ -16,6 +16,8 @@ struct row {
     size_t d, p;      /* linear, head: inputs, outputs (of a head); sdpa: p_k, p_v; additive: c, p_v */
     attn_causal causal;
     bool key_major; /* q, k, v and out lie [batch, row, head, column], as most hosts keep them */
+    bool warm;      /* keys and values stay in whatever cache holds them, where they would be out of cache */
+    bool unfused;   /* the same work by scores, softmax and P V one after the other (one thread) */
 };
 
 enum { ROW_NAME_BYTES = 96 };
@@ -23,7 +25,8 @@ enum { ROW_NAME_BYTES = 96 };
 size_t row_count(void);
 const struct row *row_get(size_t i);
 
-/* For example "linear/512x4096x4096", "prefill/d128/h8-8/n2048/causal", "decode/d128/h32-8/q1/n32768". */
+/* For example "linear/512x4096x4096", "prefill/d128/h8-8/n2048/causal", "decode/d128/h32-8/q1/n32768/warm",
+ * "unfused/prefill/d128/h8-8/n2048/causal". */
 void row_name(const struct row *row, char name[ROW_NAME_BYTES]);
 
 /* Useful floating-point operations: visible scores only, all query heads of a group. */

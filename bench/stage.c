@@ -1,6 +1,9 @@
 #include "stage.h"
 
 #include <math.h>
+#include <time.h>
+
+#include "team.h"
 
 static const char no_room[] = "needs more memory than the benchmark reserves";
 
@@ -44,9 +47,8 @@ static size_t copies(const struct row *row) {
     const double bytes = row_bytes(row);
     size_t n = 1;
 
-    if (row_read_bound(row)) {
+    if (row_read_bound(row) && !row->warm) {
         n = (size_t)((double)STAGE_COLD_BYTES / bytes) + 1;
-        n = n < 2 ? 2 : n;
     }
     return n < STAGE_MAX_COPIES ? n : STAGE_MAX_COPIES;
 }
@@ -110,6 +112,85 @@ static const char *set_shared(struct stage *s, struct arena *source, struct aren
     return s->out.data && (s->x.data || s->q.data) ? NULL : no_room;
 }
 
+/* ---- Unfused ------------------------------------------------------------------------------------------- */
+
+/* The heads of a projection [batch, 1, row, heads * p]. */
+static attn_tensor heads_of(const attn_tensor *t, size_t heads) {
+    attn_tensor view = *t;
+
+    view.size[1] = heads;
+    view.size[3] /= heads;
+    view.stride[1] = (ptrdiff_t)(view.size[3] * sizeof(float));
+    return view;
+}
+
+static attn_status project(const struct stage *s, const struct stage_copy *copy) {
+    attn_status status = ATTN_OK;
+
+    for (int i = 0; i < 3 && status == ATTN_OK; i++) {
+        status = attn_linear(s->context, &s->x, copy->w[i], &s->projected[i]);
+    }
+    return status;
+}
+
+/* Where the projections of a head row go, and the keys and values that they give. */
+static const char *set_projected(struct stage *s, struct stage_copy *copy, struct arena *work) {
+    const struct row *r = s->row;
+
+    for (int i = 0; i < 3; i++) {
+        s->projected[i] = take(work, 1, 1, r->n_q, (i == 0 ? r->n_head : r->n_head_kv) * r->p, false);
+    }
+    s->concatenated = r->kind == ROW_HEAD ? s->out : take(work, 1, 1, r->n_q, r->n_head * r->p, false);
+    if (!s->projected[0].data || !s->projected[1].data || !s->projected[2].data || !s->concatenated.data) {
+        return no_room;
+    }
+    copy->k = heads_of(&s->projected[1], r->n_head_kv);
+    copy->v = heads_of(&s->projected[2], r->n_head_kv);
+    return project(s, copy) == ATTN_OK ? NULL : attn_context_error(s->context);
+}
+
+/* Everything of a copy that is not timed: its keys and values, packed. (A head row's are packed from the same
+ * projections that the call computes again.) */
+static const char *set_unfused(struct stage *s, struct stage_copy *copy, struct arena *work) {
+    const struct row *r = s->row;
+    const bool sdpa = r->kind == ROW_SDPA;
+    const char *error = sdpa ? NULL : set_projected(s, copy, work);
+
+    if (error) {
+        return error;
+    }
+    s->unfused.context = s->context;
+    s->unfused.q = sdpa ? s->q : heads_of(&s->projected[0], r->n_head);
+    s->unfused.out = sdpa ? s->out : heads_of(&s->concatenated, r->n_head);
+    s->unfused.n_head_kv = r->n_head_kv;
+    s->unfused.n_kv = r->n_kv;
+    s->unfused.scale = sdpa ? 1 / sqrtf((float)r->d) : s->scoring.scale;
+    s->unfused.causal = r->causal == ATTN_CAUSAL_TOP_LEFT;
+    error = s->unfused.scores ? NULL : unfused_prepare(&s->unfused, work); /* one for all copies */
+    copy->heads = arena_take(work, r->n_head_kv * sizeof *copy->heads);
+    const double start = team_clock(CLOCK_MONOTONIC);
+    for (size_t h = 0; h < r->n_head_kv && !error; h++) {
+        error =
+            copy->heads ? unfused_pack(&s->unfused, &copy->k, &copy->v, h, work, &copy->heads[h]) : no_room;
+    }
+    s->pack_seconds = team_clock(CLOCK_MONOTONIC) - start;
+    return error;
+}
+
+static attn_status call_unfused(const struct stage *s, const struct stage_copy *copy) {
+    attn_status status = s->row->kind == ROW_SDPA ? ATTN_OK : project(s, copy);
+
+    if (status == ATTN_OK) {
+        unfused_run(&s->unfused, copy->heads);
+    }
+    if (status == ATTN_OK && s->row->kind == ROW_MULTIHEAD) {
+        status = attn_linear(s->context, &s->concatenated, copy->w[3], &s->out);
+    }
+    return status;
+}
+
+/* ---- The row ------------------------------------------------------------------------------------------- */
+
 const char *stage_set(struct stage *s, const struct row *row, attn_context *context, struct arena *source,
                       struct arena *work) {
     arena_rewind(source);
@@ -119,11 +200,16 @@ const char *stage_set(struct stage *s, const struct row *row, attn_context *cont
     const char *error = set_shared(s, source, work);
     for (size_t i = 0; i < s->n_copies && !error; i++) {
         error = set_copy(s, &s->copy[i], source, work);
+        if (!error && row->unfused) {
+            error = set_unfused(s, &s->copy[i], work);
+        }
     }
     return error;
 }
 
-static attn_status call_head(const struct stage *s, const struct stage_copy *copy) {
+/* The calls; scratch not NULL: only the scratch that the call needs. */
+
+static attn_status call_head(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
     const struct row *r = s->row;
     const attn_weights weights = {.size = sizeof weights,
                                   .n_head = r->n_head,
@@ -140,10 +226,13 @@ static attn_status call_head(const struct stage *s, const struct stage_copy *cop
                                  .out = &s->out,
                                  .scoring = &s->scoring};
 
-    return r->kind == ROW_HEAD ? attn_head(s->context, &args) : attn_multihead(s->context, &args);
+    if (r->kind == ROW_HEAD) {
+        return scratch ? attn_head_scratch(s->context, &args, scratch) : attn_head(s->context, &args);
+    }
+    return scratch ? attn_multihead_scratch(s->context, &args, scratch) : attn_multihead(s->context, &args);
 }
 
-static attn_status call_sdpa(const struct stage *s, const struct stage_copy *copy) {
+static attn_status call_sdpa(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
     const attn_sdpa_args args = {.size = sizeof args,
                                  .q = &s->q,
                                  .k = &copy->k,
@@ -151,10 +240,10 @@ static attn_status call_sdpa(const struct stage *s, const struct stage_copy *cop
                                  .out = &s->out,
                                  .scoring = &s->scoring};
 
-    return attn_sdpa(s->context, &args);
+    return scratch ? attn_sdpa_scratch(s->context, &args, scratch) : attn_sdpa(s->context, &args);
 }
 
-static attn_status call_additive(const struct stage *s, const struct stage_copy *copy) {
+static attn_status call_additive(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
     const attn_additive_args args = {.size = sizeof args,
                                      .q = &s->q,
                                      .k = &copy->k,
@@ -163,19 +252,32 @@ static attn_status call_additive(const struct stage *s, const struct stage_copy 
                                      .out = &s->out,
                                      .scoring = &s->scoring};
 
-    return attn_additive(s->context, &args);
+    return scratch ? attn_additive_scratch(s->context, &args, scratch) : attn_additive(s->context, &args);
+}
+
+static attn_status call(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
+    switch (s->row->kind) {
+    case ROW_LINEAR: return scratch ? ATTN_OK : attn_linear(s->context, &s->x, copy->w[0], &s->out);
+    case ROW_SDPA: return call_sdpa(s, copy, scratch);
+    case ROW_ADDITIVE: return call_additive(s, copy, scratch);
+    case ROW_HEAD:
+    case ROW_MULTIHEAD: return call_head(s, copy, scratch);
+    }
+    return ATTN_ERROR_ARGUMENT;
 }
 
 attn_status stage_call(struct stage *s) {
     const struct stage_copy *copy = &s->copy[s->next];
 
     s->next = s->next + 1 < s->n_copies ? s->next + 1 : 0;
-    switch (s->row->kind) {
-    case ROW_LINEAR: return attn_linear(s->context, &s->x, copy->w[0], &s->out);
-    case ROW_SDPA: return call_sdpa(s, copy);
-    case ROW_ADDITIVE: return call_additive(s, copy);
-    case ROW_HEAD:
-    case ROW_MULTIHEAD: return call_head(s, copy);
+    return s->row->unfused ? call_unfused(s, copy) : call(s, copy, NULL);
+}
+
+size_t stage_scratch(const struct stage *s) {
+    size_t bytes = 0;
+
+    if (s->row->unfused) {
+        return unfused_scratch(&s->unfused);
     }
-    return ATTN_ERROR_ARGUMENT;
+    return call(s, &s->copy[0], &bytes) == ATTN_OK ? bytes : 0;
 }

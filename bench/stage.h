@@ -6,15 +6,17 @@
 
 #include "memory.h"
 #include "rows.h"
+#include "unfused.h"
 
-/* Inputs out of cache rotate over copies of this many bytes in all (two at least). */
+/* Inputs out of cache rotate over copies of this many bytes in all. */
 #define STAGE_COLD_BYTES ((size_t)256 << 20)
-enum { STAGE_MAX_COPIES = 64 };
+enum { STAGE_MAX_COPIES = 256 };
 
 /* One set of what a row reads. */
 struct stage_copy {
     attn_tensor k, v;
     const attn_packed *w[4]; /* linear: the first; head: W_q, W_k, W_v, W_o */
+    struct unfused_head *heads;
 };
 
 struct stage {
@@ -24,6 +26,9 @@ struct stage {
     struct stage_copy copy[STAGE_MAX_COPIES];
     attn_tensor x, q, w_a, out; /* linear, head: x */
     attn_scoring scoring;
+    struct unfused unfused;
+    double pack_seconds;                    /* that packing the keys and values of the last copy took */
+    attn_tensor projected[3], concatenated; /* unfused heads: q, k, v and the heads' outputs */
 };
 
 /*
@@ -35,5 +40,8 @@ const char *stage_set(struct stage *stage, const struct row *row, attn_context *
 
 /* Runs the row once, with the next copy of its inputs. */
 attn_status stage_call(struct stage *stage);
+
+/* Bytes that the call needs besides inputs and outputs (and, unfused, packed keys and values). */
+size_t stage_scratch(const struct stage *stage);
 
 #endif
