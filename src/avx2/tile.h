@@ -17,6 +17,9 @@ enum {
     /* Exponentials of a step between the products of the next one: four registers are free there, and 12 of them in a
      * row would fill the window (Zen 5, d = 64: 84.8 -> 87 % of the peak). */
     POOL_PIPELINE = 1,
+    /* Values in rows far apart are copied side by side first: four passes share a line (Zen 5, rows 4 KiB apart:
+     * 74 -> 83 % of the peak). */
+    POOL_COPIES = 1,
 
     /* Few rows: 8 columns of a transposed tile + 4 rows' accumulators + 1 = 13. P V: 2 rows x 4 vectors + 2 + 1. */
     FEW_ROWS = 4,

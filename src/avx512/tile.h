@@ -17,6 +17,8 @@ enum {
     /* Exponentials straight from the accumulators: storing the scores first would cost 1.5 multiply-add slots a vector
      * (Zen 5, 512-bit stores), more than the pipelining wins. */
     POOL_PIPELINE = 0,
+    /* Values in rows far apart are read where they lie: two passes share a line, and copying cost 2 points (Zen 5). */
+    POOL_COPIES = 0,
 
     /* Few rows: 16 columns of a transposed tile + 8 rows' accumulators = 24. P V: 2 rows x 8 vectors + 2 + 1. */
     FEW_ROWS = 8,

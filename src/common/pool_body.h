@@ -18,11 +18,7 @@ struct pool_pending {
 static void pool_flush(const struct pool_block *b, struct pool_pending *w, size_t j, float *o) {
     w->to = j;
     if (w->to <= w->from || !w->rows.n) return;
-    const float *p = b->p + w->row * b->lanes;
-    if (w->hides)
-        pool_pv_hiding(b, w->rows, w->from, w->to - w->from, p, o);
-    else
-        pool_pv(b, w->rows, w->from, w->to - w->from, p, o);
+    pool_pv(b, w->rows, w->hides, w->from, w->to - w->from, b->p + w->row * b->lanes, o);
     w->row += w->to - w->from;
     w->from = w->to;
 }
@@ -281,7 +277,7 @@ static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d
     const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
     const size_t rows =
         d_k * (score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
-    return rows * lanes * sizeof(float);
+    return (rows * lanes + POOL_KEYS * pool_v_row(d_v)) * sizeof(float);
 }
 
 static size_t pool_lanes(const struct attn_pool_task *t) {
@@ -303,6 +299,7 @@ static void pool_body(const struct attn_pool_task *t) {
     b.last = pool_take(&at, b.lanes);
     b.p = pool_take(&at, POOL_KEYS * b.lanes);
     b.bias = pool_take(&at, ATTN_KEY_TILE * b.lanes);
+    if (pool_copies(t)) b.v = pool_take(&at, POOL_KEYS * pool_v_row(t->d_v));
     struct pool_state all = pool_state_at(&at, b.lanes, t->d_v), one = pool_state_at(&at, b.lanes, t->d_v);
     const struct pool_range r = pool_range_of(t);
     for (size_t v = 0; v < b.lanes / VF32_N; v++) pool_vector_range(t, &b, v);

@@ -33,7 +33,11 @@ struct pool_block {
     float *last;        /* [lanes]: last visible key, likewise */
     float *p;           /* [POOL_KEYS][lanes]: scores, then probabilities */
     float *bias;        /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
+    float *v;           /* [POOL_KEYS][pool_v_row()]: copied values, or NULL: they are read where they lie */
 };
+
+/* Floats of a copied row of v: a line more than it has, so that the copies do not share sets either. */
+static size_t pool_v_row(size_t d_v) { return (d_v + ATTN_LINE - 1) / ATTN_LINE * ATTN_LINE + ATTN_LINE; }
 
 /* The running maximum (log2 units), sum and output of each row. */
 struct pool_state {
@@ -113,17 +117,16 @@ ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t at, s
 #undef POOL_KEYS_STEP
 }
 
-/* o = fma(p, v, o) for keys [j, j + n), whose probabilities stand in p. */
-ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, int hides, size_t at, size_t j, size_t n,
-                            const float *p, float *o) {
+/* o = fma(p, v, o) for n keys, whose probabilities stand in p. */
+ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, int hides, size_t at, const float *v,
+                            ptrdiff_t v_row, size_t n, const float *p, float *o) {
     const struct attn_pool_task *t = b->t;
-    const float *v = t->v + (ptrdiff_t)j * t->v_row;
     size_t c = 0;
     p += at;
     o += at;
-#define POOL_COLS_STEP(cols)                                                          \
-    hides ? uk_pv_hiding(cols, nv, b->lanes, n, v + c, t->v_row, p, o + c * b->lanes) \
-          : uk_pv(cols, nv, b->lanes, n, v + c, t->v_row, p, o + c * b->lanes),       \
+#define POOL_COLS_STEP(cols)                                                       \
+    hides ? uk_pv_hiding(cols, nv, b->lanes, n, v + c, v_row, p, o + c * b->lanes) \
+          : uk_pv(cols, nv, b->lanes, n, v + c, v_row, p, o + c * b->lanes),       \
         c += cols
     while (c + PV_COLS <= t->d_v) POOL_COLS_STEP(PV_COLS);
     if (PV_COLS > 4 && c + 4 <= t->d_v) POOL_COLS_STEP(4);
@@ -216,22 +219,22 @@ ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const
 }
 
 /* One function a number of vectors, so that a profile names it and the rest of the body exists once. */
-#define POOL_VARIANT(nv)                                                                                   \
-    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t at, size_t j, size_t n,         \
-                                        float *s) {                                                        \
-        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, at, j, n, s);                                          \
-    }                                                                                                      \
-    ATTN_NOINLINE int pool_step_##nv(const struct pool_block *b, size_t j, const float *m, float *waiting, \
-                                     float *p, float *sum) {                                               \
-        return pool_step_nv(b, (nv) <= POOL_NV ? nv : 1, j, m, waiting, p, sum);                           \
-    }                                                                                                      \
-    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t at, size_t j, size_t n,             \
-                                    const float *p, float *o) {                                            \
-        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 0, at, j, n, p, o);                                        \
-    }                                                                                                      \
-    ATTN_NOINLINE void pool_pv_hiding_##nv(const struct pool_block *b, size_t at, size_t j, size_t n,      \
-                                           const float *p, float *o) {                                     \
-        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 1, at, j, n, p, o);                                        \
+#define POOL_VARIANT(nv)                                                                                    \
+    ATTN_NOINLINE void pool_scores_##nv(const struct pool_block *b, size_t at, size_t j, size_t n,          \
+                                        float *s) {                                                         \
+        pool_scores_nv(b, (nv) <= POOL_NV ? nv : 1, at, j, n, s);                                           \
+    }                                                                                                       \
+    ATTN_NOINLINE int pool_step_##nv(const struct pool_block *b, size_t j, const float *m, float *waiting,  \
+                                     float *p, float *sum) {                                                \
+        return pool_step_nv(b, (nv) <= POOL_NV ? nv : 1, j, m, waiting, p, sum);                            \
+    }                                                                                                       \
+    ATTN_NOINLINE void pool_pv_##nv(const struct pool_block *b, size_t at, const float *v, ptrdiff_t v_row, \
+                                    size_t n, const float *p, float *o) {                                   \
+        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 0, at, v, v_row, n, p, o);                                  \
+    }                                                                                                       \
+    ATTN_NOINLINE void pool_pv_hiding_##nv(const struct pool_block *b, size_t at, const float *v,           \
+                                           ptrdiff_t v_row, size_t n, const float *p, float *o) {           \
+        pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 1, at, v, v_row, n, p, o);                                  \
     }
 #define POOL_DISPATCH(nv, result, name, ...)      \
     switch (nv) {                                 \
@@ -306,13 +309,39 @@ static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, cons
     if (!POOL_PIPELINE) pool_sum_steps(b, sum, l);
     return 1;
 }
-static void pool_pv(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, const float *p,
-                    float *o) {
-    POOL_DISPATCH(u.n, , pool_pv, b, (size_t)u.first * VF32_N, j, n, p, o)
+
+/*
+ * Rows of v that lie a multiple of POOL_FAR bytes apart share a few sets of the first-level cache, where P V, which reads a
+ * few columns of many rows at a time, would find none of them again: such rows are copied side by side first.
+ */
+enum { POOL_FAR = 2048 };
+
+static int pool_copies(const struct attn_pool_task *t) {
+    return POOL_COPIES && t->v_row != 0 && t->v_row * (ptrdiff_t)sizeof(float) % POOL_FAR == 0;
 }
-static void pool_pv_hiding(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n,
-                           const float *p, float *o) {
-    POOL_DISPATCH(u.n, , pool_pv_hiding, b, (size_t)u.first * VF32_N, j, n, p, o)
+
+/* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows. */
+static void pool_pv(const struct pool_block *b, struct pool_vectors u, int hides, size_t j, size_t n,
+                    const float *p, float *o) {
+    const struct attn_pool_task *t = b->t;
+    const float *v = t->v + (ptrdiff_t)j * t->v_row;
+    ptrdiff_t v_row = t->v_row;
+    if (b->v) {
+        v_row = (ptrdiff_t)pool_v_row(t->d_v);
+        for (size_t i = 0; i < n; i++) {
+            const float *from = v + (ptrdiff_t)i * t->v_row;
+            float *to = b->v + (ptrdiff_t)i * v_row;
+            size_t c = 0;
+            for (; c + VF32_N <= t->d_v; c += VF32_N) v_store(to + c, v_load(from + c));
+            if (c < t->d_v) v_store_tail(to + c, v_load_tail(from + c, t->d_v - c), t->d_v - c);
+        }
+        v = b->v;
+    }
+    const size_t at = (size_t)u.first * VF32_N;
+    if (hides)
+        POOL_DISPATCH(u.n, , pool_pv_hiding, b, at, v, v_row, n, p, o)
+    else
+        POOL_DISPATCH(u.n, , pool_pv, b, at, v, v_row, n, p, o)
 }
 
 /* bias[i][lane] of keys [j, j + n): the additive mask, or 0 and -inf of a

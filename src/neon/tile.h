@@ -17,6 +17,8 @@ enum {
     POOL_NV = 3,
     /* Exponentials of a step between the products of the next one: most cores' windows are too small for 24. */
     POOL_PIPELINE = 1,
+    /* Values in rows far apart are copied side by side first: two passes share a line, and L1 has 4 ways. */
+    POOL_COPIES = 1,
 
     /* Few rows: 4 columns of a transposed tile + 8 rows' accumulators + 1 = 13. P V: 2 rows x 8 vectors + 2 + 1. */
     FEW_ROWS = 8,

@@ -40,7 +40,7 @@ static int slots_catch(const struct attn_backend *b) {
                               .mask_bits = (unsigned)(i / 7 % 8),
                               .lse = 1,
                               .parts = b->splits && i / 4 % 2,
-                              .layout = (unsigned)(i / 8 % 3),
+                              .layout = i / 8 % 4 == 3 ? LAYOUT_FAR : (unsigned)(i / 8 % 4),
                               .stream = i};
         c.weights = !c.parts && i / 16 % 2;
         pool_case_check(b, &c, &v);

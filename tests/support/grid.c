@@ -16,6 +16,8 @@ struct grid grid_make(struct rng *values, size_t element, const size_t size[4], 
     int empty = 0;
     for (int i = 0; i < 4; i++) {
         const int d = order[i];
+        if (d == 2 && layout & LAYOUT_FAR)
+            step += (2048 / element - step % (2048 / element)) % (2048 / element);
         g.stride[d] = (ptrdiff_t)step;
         empty |= size[d] == 0;
         span += size[d] ? (size[d] - 1) * step : 0;

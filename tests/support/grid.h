@@ -12,12 +12,13 @@
 /* Bits of how a grid lies in memory. */
 enum layout {
     LAYOUT_PLAIN = 0,
-    LAYOUT_BNHD = 1,    /* rows outside heads: [b, n, h, d] */
-    LAYOUT_PAD_ROW = 2, /* an odd number of elements between rows */
-    LAYOUT_PAD_ALL = 4, /* and between the outer dimensions */
-    LAYOUT_NEGATIVE = 8 /* rows run backwards */
+    LAYOUT_BNHD = 1,     /* rows outside heads: [b, n, h, d] */
+    LAYOUT_PAD_ROW = 2,  /* an odd number of elements between rows */
+    LAYOUT_PAD_ALL = 4,  /* and between the outer dimensions */
+    LAYOUT_NEGATIVE = 8, /* rows run backwards */
+    LAYOUT_FAR = 16      /* rows a multiple of 2048 bytes apart, as those of a model of many heads are */
 };
-#define N_LAYOUTS 16u
+#define N_LAYOUTS 20u /* FAR with few of the others: it takes memory */
 
 struct grid {
     struct guard guard;
