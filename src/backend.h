@@ -11,6 +11,8 @@
 
 /* No backend packs more rows than this into one block (struct attn_pool_task has arrays of it). */
 #define ATTN_ROWS_MAX 64
+/* No task has more key/value heads (scratch of a backend has a part for each). */
+#define ATTN_HEADS_MAX 16
 /* Panels are a multiple of this wide, so that any backend's vectors divide them. */
 #define ATTN_PANEL_UNIT 16
 /* Alignment of scratch and packed memory. */
@@ -56,6 +58,10 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32 };
  * partial result to part, for the merge slot: at most (d_v + 2) * (n_rows rounded up to ATTN_PANEL_UNIT)
  * floats, in the backend's own arrangement. Only backends with splits != 0 are asked for parts.
  *
+ * The block stands for `heads` key/value heads in a row, 1 unless the backend's pool_heads_rows allows more: the next
+ * one's k, v and part are k_head, v_head and part_head on, its queries, outputs, log-sum-exps and mask `group` heads. They
+ * are meant to be read together, because their rows of k and v lie side by side.
+ *
  * out, lse, weights overlap nothing else. scratch: pool_scratch() bytes, aligned to ATTN_ALIGN, contents
  * undefined before and after.
  */
@@ -68,6 +74,8 @@ struct attn_pool_task {
     ptrdiff_t k_row;
     const float *v;
     ptrdiff_t v_row;
+    size_t heads; /* >= 1 */
+    ptrdiff_t k_head, v_head;
     size_t d_k, d_v; /* d_k: length of a row of q and k (additive: c) */
     size_t n_kv;
     const float *w; /* additive: w of head 0 of the group, c floats; next head's at + w_head */
@@ -83,14 +91,16 @@ struct attn_pool_task {
     float *weights; /* n_kv floats a row, contiguous; or NULL */
     ptrdiff_t weights_row, weights_head;
     float *part; /* or NULL */
+    size_t part_head;
     size_t chunk;
     void *scratch;
     size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX];
 };
 typedef void attn_pool_fn(const struct attn_pool_task *task);
 
-/* Scratch bytes of the pool slot for any block of at most pool_rows rows. */
-typedef size_t attn_pool_scratch_fn(enum attn_score_kind score, size_t d_k, size_t d_v);
+/* Scratch bytes of the pool slot for any block of at most pool_rows rows of one head, or, where heads > 1, of at most
+ * pool_heads_rows rows of so many. */
+typedef size_t attn_pool_scratch_fn(enum attn_score_kind score, size_t d_k, size_t d_v, size_t heads);
 
 /*
  * Merges the parts of n_chunks >= 1 chunks of one block, in ascending order, and finishes the rows: reads
@@ -106,7 +116,9 @@ struct attn_backend {
     uint32_t layout;    /* of packed weights: their panel width nr */
     size_t linear_rows; /* height of the register tile: the plan cuts rows at multiples of it */
     size_t pool_rows;   /* rows of a full block */
-    int splits;         /* pool takes parts */
+    size_t
+        pool_heads_rows; /* rows up to which pool takes several heads at once: dot products, no weights; 0: none */
+    int splits;          /* pool takes parts */
     attn_linear_fn *linear;
     attn_pool_fn *pool;
     attn_merge_fn *merge;

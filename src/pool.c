@@ -106,6 +106,7 @@ struct plan {
     const struct attn_pooling_problem *p;
     size_t group, rows, block_rows, blocks; /* rows and blocks of one key/value head of one sequence */
     size_t heads;                           /* batch * n_head_kv */
+    size_t together;                        /* key/value heads of a task; divides n_head_kv */
     size_t chunks;                          /* of keys */
     int split;
     size_t part; /* floats of a partial result */
@@ -113,7 +114,26 @@ struct plan {
     char *scratch, *parts;
 };
 
-enum { ENOUGH_TASKS = 256 };
+enum { ENOUGH_TASKS = 256, FEWEST_TASKS = 16, PAGE_FLOATS = 1024 };
+
+/*
+ * How many key/value heads a task of few rows takes. Where a host keeps the heads of a key side by side, one head's rows
+ * are pieces of different pages, which processors do not fetch ahead: all heads together are one linear read. Only as many
+ * as make a page, and only where enough tasks are left.
+ */
+static size_t heads_together(const struct plan *plan) {
+    const struct attn_pooling_problem *p = plan->p;
+    const attn_tensor *k = p->k, *v = p->v;
+    const size_t d_k = k->size[COLUMN], d_v = v->size[COLUMN], n = k->size[HEAD];
+    size_t together = 1;
+    if (plan->rows > plan->backend->pool_heads_rows || p->weights || p->score != ATTN_SCORE_DOT) return 1;
+    if (attn_stride(k, HEAD) != (ptrdiff_t)d_k || attn_stride(v, HEAD) != (ptrdiff_t)d_v) return 1;
+    while (together < n && together < ATTN_HEADS_MAX && together * attn_min(d_k, d_v) < PAGE_FLOATS) {
+        do together++;
+        while (n % together);
+    }
+    return together <= ATTN_HEADS_MAX && plan->heads / together * plan->chunks >= FEWEST_TASKS ? together : 1;
+}
 
 static attn_status make_plan(attn_context *c, const struct attn_pooling_problem *p, struct plan *plan,
                              size_t *bytes) {
@@ -131,13 +151,15 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     if (__builtin_mul_overflow(plan->blocks, plan->heads, &tasks) ||
         __builtin_mul_overflow(tasks, plan->chunks, &tasks))
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
-    plan->split = b->splits && !p->weights && plan->chunks > 1 && plan->blocks * plan->heads < ENOUGH_TASKS;
+    plan->together = heads_together(plan);
+    plan->split = b->splits && !p->weights && plan->chunks > 1 &&
+                  plan->blocks * plan->heads / plan->together < ENOUGH_TASKS;
 
     const size_t lanes = (plan->block_rows + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
     size_t total = 0, each = 0;
-    int fits = d_v < SIZE_MAX / 8 / lanes - 2 && p->q->size[COLUMN] < SIZE_MAX / 1024;
+    int fits = d_v < SIZE_MAX / 65536 && p->q->size[COLUMN] < SIZE_MAX / 65536;
     plan->part = (d_v + 2) * lanes;
-    plan->worker_bytes = fits ? b->pool_scratch(p->score, p->q->size[COLUMN], d_v) : 0;
+    plan->worker_bytes = fits ? b->pool_scratch(p->score, p->q->size[COLUMN], d_v, plan->together) : 0;
     fits = fits && attn_size_add(&each, plan->worker_bytes, 1) &&
            attn_size_add(&total, each, c->executor.n_workers);
     if (plan->split)
@@ -196,6 +218,7 @@ static void set_block(struct attn_pool_task *t, const struct plan *plan, size_t 
     t->score = p->score;
     t->n_rows = attn_min(plan->block_rows, plan->rows - row);
     t->group = plan->group;
+    t->heads = plan->together;
     t->first = row % plan->group;
     t->d_k = p->q->size[COLUMN];
     t->d_v = p->v->size[COLUMN];
@@ -224,6 +247,8 @@ static void set_inputs(struct attn_pool_task *t, const struct plan *plan, size_t
     }
     t->k_row = attn_stride(p->k, ROW);
     t->v_row = attn_stride(p->v, ROW);
+    t->k_head = attn_stride(p->k, HEAD);
+    t->v_head = attn_stride(p->v, HEAD);
     if (p->w) {
         t->w_head = attn_stride(p->w, HEAD);
         t->w = (const float *)p->w->data + (ptrdiff_t)h * t->w_head;
@@ -244,8 +269,8 @@ static void run_block(void *arg, size_t index, size_t worker) {
     struct attn_pool_task t = {0};
     /* descending: with a causal mask the last blocks are the longest, and tasks start in this order */
     const size_t block = plan->blocks - 1 - index % plan->blocks;
-    set_block(&t, plan, index / plan->blocks, block);
-    set_inputs(&t, plan, index / plan->blocks, block);
+    set_block(&t, plan, index / plan->blocks * plan->together, block);
+    set_inputs(&t, plan, index / plan->blocks * plan->together, block);
     t.scratch = plan->scratch + worker * plan->worker_bytes;
     plan->backend->pool(&t);
 }
@@ -257,11 +282,13 @@ static float *part_of(const struct plan *plan, size_t index) {
 static void run_part(void *arg, size_t index, size_t worker) {
     const struct plan *plan = arg;
     struct attn_pool_task t = {0};
-    const size_t block = index / plan->chunks;
-    set_block(&t, plan, block / plan->blocks, block % plan->blocks);
-    set_inputs(&t, plan, block / plan->blocks, block % plan->blocks);
+    const size_t block = index / plan->chunks % plan->blocks;
+    const size_t head = index / plan->chunks / plan->blocks * plan->together;
+    set_block(&t, plan, head, block);
+    set_inputs(&t, plan, head, block);
     t.chunk = index % plan->chunks;
-    t.part = part_of(plan, index);
+    t.part = part_of(plan, (head * plan->blocks + block) * plan->chunks + t.chunk);
+    t.part_head = plan->blocks * plan->chunks * plan->part;
     t.scratch = plan->scratch + worker * plan->worker_bytes;
     plan->backend->pool(&t);
 }
@@ -283,9 +310,9 @@ void attn_pool_run(attn_context *c, const struct attn_pooling_problem *p, void *
     plan.scratch = scratch;
     plan.parts = plan.scratch + plan.worker_bytes * c->executor.n_workers;
     if (plan.split) {
-        attn_executor_run(&c->executor, blocks * plan.chunks, run_part, &plan);
+        attn_executor_run(&c->executor, blocks / plan.together * plan.chunks, run_part, &plan);
         attn_executor_run(&c->executor, blocks, run_merge, &plan);
     } else {
-        attn_executor_run(&c->executor, blocks, run_block, &plan);
+        attn_executor_run(&c->executor, blocks / plan.together, run_block, &plan);
     }
 }

@@ -21,9 +21,23 @@ enum {
      * 74 -> 83 % of the peak). */
     POOL_COPIES = 1,
 
-    /* Few rows: 8 columns of a transposed tile + 4 rows' accumulators + 1 = 13. P V: 2 rows x 4 vectors + 2 + 1. */
+    /* Few rows, keys in the lanes: 8 columns of a transposed tile + 4 rows' accumulators + 1 = 13. */
     FEW_ROWS = 4,
-    FEW_PV_COLS = 4,
+    /* Queries in the lanes: 8 keys x 1 vector (12 were no faster), 6 keys x 2. */
+    FEW_NV = 2,
+    FEW_KEYS = 8,
+    FEW_KEYS_2 = 6,
+    /* P V: rows x vectors of columns. */
+    FEW_PV_ROWS = 4,
+    /* One head alone: fewer rows a pass, where a pass can take whole rows of V: a linear read. */
+    FEW_PV_ALONE = 4,
+    /* From so many rows on the other side's turn is asked for, below that the next tile (into L1 or L2: measured). */
+    FEW_TURNS_FROM = 3,
+    FEW_NEAR = 0,
+    FEW_PV_COLS = 8,
+    FEW_PV_COLS_2 = 4,
+    FEW_PV_COLS_4 = 2,
+    FEW_PV_COLS_8 = 2, /* not used */
 
     /* Keys whose probabilities wait for P V: 128 x 24 floats = 12 KiB, so that they, the V rows and the
      * outputs of a strip share L1. A multiple of ATTN_KEY_TILE. */

@@ -20,9 +20,23 @@ enum {
     /* Values in rows far apart are read where they lie: two passes share a line, and copying cost 2 points (Zen 5). */
     POOL_COPIES = 0,
 
-    /* Few rows: 16 columns of a transposed tile + 8 rows' accumulators = 24. P V: 2 rows x 8 vectors + 2 + 1. */
+    /* Few rows, keys in the lanes: 16 columns of a transposed tile + 8 rows' accumulators = 24. */
     FEW_ROWS = 8,
+    /* Queries in the lanes: 16 keys x 1 vector, 8 keys x 2: 16 chains, twice what covers the latency. */
+    FEW_NV = 2,
+    FEW_KEYS = 16,
+    FEW_KEYS_2 = 8,
+    /* P V: rows x vectors of columns, 16 accumulators; a line of V is read by one pass only. */
+    FEW_PV_ROWS = 8,
+    /* One head alone: fewer rows a pass, where a pass can take whole rows of V: a linear read. */
+    FEW_PV_ALONE = 2,
+    /* From so many rows on the other side's turn is asked for, below that the next tile (into L1 or L2: measured). */
+    FEW_TURNS_FROM = 9,
+    FEW_NEAR = 1,
     FEW_PV_COLS = 8,
+    FEW_PV_COLS_2 = 8,
+    FEW_PV_COLS_4 = 4,
+    FEW_PV_COLS_8 = 2,
 
     /* Keys whose probabilities wait for P V: 256 x 48 floats = 48 KiB; the loads and stores of the output
      * accumulators are then 1/256 of the products. A multiple of ATTN_KEY_TILE. */

@@ -1,124 +1,40 @@
 /*
- * Attention pooling of few rows (decoding): keys are the lanes of the scores and columns of v the lanes of the output,
- * so that a single row fills whole vectors and K and V are read once, linearly. The same order of arithmetic as
- * pool_body.h, hence the same bits.
+ * Attention pooling of few rows (decoding): K and V are read once for all rows, in turns, and, where the
+ * rows of several heads lie side by side, for all of these heads. Scores have keys in the lanes where the rows would not
+ * fill a vector (few_columns), and rows in the lanes where they do (few_rows); the output has columns of v. The same order
+ * of arithmetic as pool_body.h, hence the same bits.
  */
 #ifndef ATTN_FEW_BODY_H
 #define ATTN_FEW_BODY_H
 
-#include "few_tile.h"
+#include "few_turn.h"
 #include "pool_body.h"
 
-/* The largest of all lanes, in all of them. */
-ATTN_INLINE vf32 few_max(vf32 x) {
-    ATTN_UNROLL for (int step = 1; step < VF32_N; step *= 2) x = v_max(x, v_swap(x, step));
-    return x;
-}
-/* The tree over neighbouring lanes, in all of them. */
-ATTN_INLINE vf32 few_sum(vf32 x) {
-    ATTN_UNROLL for (int step = 1; step < VF32_N; step *= 2) x = v_add(x, v_swap(x, step));
-    return x;
-}
-
-/* The row's state as its maximum moves to x. */
-static void few_rescale(const struct few_block *b, float x, float *m, float *l, float *o) {
-    if (*m >= -FLT_MAX) { /* otherwise l and o are 0 (or NaN) and stay it */
-        const vf32 f = v_exp2(v_set1(*m - x));
-        *l *= v_lane0(f);
-        for (size_t c = 0; c < b->columns; c += VF32_N) v_store(o + c, v_mul(v_load(o + c), f));
-    }
-    *m = x;
-}
-
-/* Scores s of one row and tile to probabilities, in place, and their sum to l. m is the row's maximum. */
-ATTN_INLINE void few_softmax(float *s, float m, float *l, int hides) {
-    const vf32 lowest = v_set1(-FLT_MAX), mv = v_set1(m < -FLT_MAX ? 0.0f : m);
-    vf32 sum[FEW_TILE_N];
-    ATTN_UNROLL for (int i = 0; i < FEW_TILE_N; i++) {
-        const vf32 x = v_load(s + i * VF32_N);
-        vf32 e = v_exp2_inline(v_sub(v_max(lowest, x), mv));
-        if (hides) e = v_select(v_lt(x, lowest), v_set1(-0.0f), e);
-        v_store(s + i * VF32_N, e);
-        sum[i] = few_sum(e);
-    }
-    ATTN_UNROLL for (int step = 1; step < FEW_TILE_N; step *= 2) {
-        ATTN_UNROLL for (int i = 0; i < FEW_TILE_N; i += 2 * step) sum[i] = v_add(sum[i], sum[i + step]);
-    }
-    *l += v_lane0(sum[0]);
-}
-
-/* Scores of the tile at j0, of which keys [j, end) are read, for all rows: s[row][run]. */
-static void few_tile_scores(const struct few_block *b, size_t j0, size_t j, size_t end, float *s) {
+/* The state of one chunk, from nothing, for all heads. */
+static void few_chunk(struct few_block *b, const struct pool_range *range, size_t chunk) {
     const struct attn_pool_task *t = b->t;
-    for (size_t at = 0; at < ATTN_KEY_TILE; at += VF32_N) {
-        const size_t from = attn_max(j, j0 + at), to = attn_min(end, j0 + at + VF32_N);
-        const size_t n = from < to ? to - from : 0;
-        const float *k = t->k + (ptrdiff_t)from * t->k_row;
-        const float *ahead = from + FEW_AHEAD + VF32_N <= t->n_kv ? k + FEW_AHEAD * t->k_row : NULL;
-        for (size_t r = 0; r < t->n_rows; r += FEW_ROWS) {
-            const size_t rows = attn_min(t->n_rows - r, FEW_ROWS);
-            float part[FEW_ROWS * VF32_N];
-            float *to_s = s + r * b->run + at;
-            if (n == 0) continue; /* the caller hides these keys */
-            if (n == VF32_N) {
-                few_scores_of(b, rows, r, k, n, r == 0 ? ahead : NULL, to_s, b->run);
-                continue;
-            }
-            few_scores_of(b, rows, r, k, n, NULL, part, VF32_N);
-            for (size_t g = 0; g < rows; g++)
-                memcpy(to_s + g * b->run + (from - j0 - at), part + g * VF32_N, n * sizeof *s);
+    const size_t base = chunk * ATTN_CHUNK, lo = attn_max(base, range->lo);
+    b->hi = attn_min(base + ATTN_CHUNK, range->hi);
+    for (size_t g = 0; g < t->heads; g++) {
+        struct few_head *h = &b->head[g];
+        for (size_t r = 0; r < b->pitch; r++) {
+            h->st.m[r] = -INFINITY;
+            h->st.l[r] = 0.0f;
         }
+        memset(h->st.o, 0, t->n_rows * b->columns * sizeof *h->st.o);
+        h->from = lo;
+    }
+    for (b->first = lo - lo % ATTN_KEY_TILE; b->first < b->hi; b->first += b->turn) {
+        b->end = attn_min(b->first + b->turn, b->hi);
+        for (size_t j0 = b->first; j0 < b->end; j0 += ATTN_KEY_TILE)
+            for (size_t g = 0; g < t->heads; g++)
+                few_tile(b, g, j0, attn_max(j0, lo), attn_min(j0 + ATTN_KEY_TILE, b->hi),
+                         pool_hides(t, range, j0));
+        for (size_t g = 0; g < t->heads; g++) few_values(b, g, b->end, 1);
     }
 }
 
-/* The state of one chunk, from nothing. */
-static void few_chunk(const struct few_block *b, const struct pool_range *range, size_t chunk, float *m,
-                      float *l, float *o) {
-    const struct attn_pool_task *t = b->t;
-    const size_t base = chunk * ATTN_CHUNK;
-    const size_t lo = attn_max(base, range->lo), hi = attn_min(base + ATTN_CHUNK, range->hi);
-    for (size_t r = 0; r < t->n_rows; r++) {
-        m[r] = -INFINITY;
-        l[r] = 0.0f;
-    }
-    memset(o, 0, t->n_rows * b->columns * sizeof *o);
-    size_t from = lo, run = lo - lo % ATTN_KEY_TILE; /* what waits for P V begins at from; p[0] is key run */
-    for (size_t j0 = run; j0 < hi; j0 += ATTN_KEY_TILE) {
-        const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
-        if (j0 - run == b->run) {
-            if (from < j) few_pv_all(b, from, j - from, b->p + (from - run), o);
-            from = j;
-            run = j0;
-        }
-        float *s = b->p + (j0 - run);
-        few_tile_scores(b, j0, j, end, s);
-        int hides = 0; /* a mask that hides nothing here leaves the tile to the common way */
-        for (size_t r = 0; pool_hides(t, range, j0) && r < t->n_rows; r++)
-            hides |= few_hide(t, r, j0, s + r * b->run);
-        if (hides) {
-            if (from < j) few_pv_all(b, from, j - from, b->p + (from - run), o);
-            from = j;
-        }
-        for (size_t r = 0; r < t->n_rows; r++) {
-            float *sr = s + r * b->run;
-            vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
-            for (int i = 0; i < FEW_TILE_N; i++) x = v_max(x, v_load(sr + i * VF32_N));
-            const float most = v_lane0(few_max(x));
-            if (ATTN_UNLIKELY(most > m[r] + ATTN_RESCALE)) {
-                if (from < j) few_pv_all(b, from, j - from, b->p + (from - run), o);
-                from = j;
-                few_rescale(b, most, &m[r], &l[r], o + r * b->columns);
-            }
-            few_softmax(sr, m[r], &l[r], hides);
-            if (hides) few_pv_hiding(b, j, end - j, sr + (j - j0), o + r * b->columns);
-        }
-        if (hides) {
-            from = end;
-            run = j0 + ATTN_KEY_TILE;
-        }
-    }
-    if (from < hi) few_pv_all(b, from, hi - from, b->p + (from - run), o);
-}
+/* ---- Merging, the end --------------------------------------------------------------------------------- */
 
 /* A row of a = merge of a and b, a's keys before b's. o and o_b hold d_v floats. */
 static void few_merge(size_t d_v, float *m, float *l, float *o, float m_b, float l_b, const float *o_b) {
@@ -140,69 +56,131 @@ static void few_merge(size_t d_v, float *m, float *l, float *o, float m_b, float
     *m = most;
 }
 
-/* o: rows of `columns` floats. */
-static void few_finish(const struct attn_pool_task *t, size_t columns, const float *m, const float *l,
-                       const float *o) {
+/* Of the head whose queries lie `shift` heads on; o: rows of `columns` floats. */
+static void few_finish(const struct attn_pool_task *t, size_t shift, size_t columns,
+                       const struct few_state *st) {
     for (size_t r = 0; r < t->n_rows; r++) {
-        const vf32 lv = v_set1(l[r]);
-        const vf32 inv = l[r] < 0.5f ? v_zero() : v_div(v_set1(1.0f), lv);
-        float *out = t->out + pool_offset(t, r, t->out_row, t->out_head);
+        const vf32 l = v_set1(st->l[r]);
+        const vf32 inv = st->l[r] < 0.5f ? v_zero() : v_div(v_set1(1.0f), l);
+        float *out = t->out + pool_offset(t, r, t->out_row, t->out_head) + (ptrdiff_t)shift * t->out_head;
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
             const size_t left = attn_min(t->d_v - c, VF32_N);
-            v_store_tail(out + c, v_mul(v_load_tail(o + r * columns + c, left), inv), left);
+            v_store_tail(out + c, v_mul(v_load_tail(st->o + r * columns + c, left), inv), left);
         }
         if (t->lse)
-            t->lse[pool_offset(t, r, t->lse_row, t->lse_head)] =
-                v_lane0(v_mul(v_add(v_set1(m[r]), v_log2(lv)), v_set1(ATTN_LN2)));
+            t->lse[pool_offset(t, r, t->lse_row, t->lse_head) + (ptrdiff_t)shift * t->lse_head] =
+                v_lane0(v_mul(v_add(v_set1(st->m[r]), v_log2(l)), v_set1(ATTN_LN2)));
     }
 }
 
-/* Blocks that this way serves: fewer rows than fill a vector of rows usefully. */
+/* ---- The body ----------------------------------------------------------------------------------------- */
+
+/* Blocks that this way serves. */
 static int few_serves(const struct attn_pool_task *t) {
     return t->n_rows <= FEW_MOST && t->score == ATTN_SCORE_DOT && !t->weights;
 }
 
-static void few_body(const struct attn_pool_task *t) {
-    struct few_block b = {.t = t, .columns = few_columns(t->d_v)};
-    const size_t state = t->n_rows * b.columns;
-    float *at = t->scratch, m[FEW_MOST], l[FEW_MOST], m1[FEW_MOST], l1[FEW_MOST];
-    b.q = pool_take(&at, t->n_rows * t->d_k);
-    b.run = attn_min(FEW_WAITING / t->n_rows / ATTN_KEY_TILE * ATTN_KEY_TILE, ATTN_CHUNK);
-    b.p = pool_take(&at, t->n_rows * b.run);
-    float *o = pool_take(&at, state), *o1 = pool_take(&at, state);
-    const struct pool_range range = pool_range_of(t);
-    few_pack(&b, v_set1(t->scale * ATTN_LOG2E));
-    if (t->part) {
-        float *part = t->part;
-        few_chunk(&b, &range, t->chunk, part, part + t->n_rows, o);
-        for (size_t r = 0; r < t->n_rows; r++)
-            memcpy(part + 2 * t->n_rows + r * t->d_v, o + r * b.columns, t->d_v * sizeof *o);
+static size_t few_up(size_t n) { return (n + VF32_N - 1) / VF32_N * VF32_N; }
+
+static void few_pack(const struct few_block *b, const struct few_head *h) {
+    const struct attn_pool_task *t = b->t;
+    const float *q = t->q + (ptrdiff_t)h->shift * t->q_head, c = t->scale * ATTN_LOG2E;
+    if (b->by_rows) {
+        pool_pack(t, b->pitch, t->d_k, q, t->q_row, t->q_head, v_set1(c), h->q);
         return;
     }
-    size_t chunk = range.lo / ATTN_CHUNK;
-    few_chunk(&b, &range, chunk, m, l, o);
-    for (chunk++; chunk * ATTN_CHUNK < range.hi; chunk++) {
-        few_chunk(&b, &range, chunk, m1, l1, o1);
-        for (size_t r = 0; r < t->n_rows; r++)
-            few_merge(t->d_v, &m[r], &l[r], o + r * b.columns, m1[r], l1[r], o1 + r * b.columns);
+    for (size_t r = 0; r < t->n_rows; r++) {
+        const float *from = q + pool_offset(t, r, t->q_row, t->q_head);
+        for (size_t d = 0; d < t->d_k; d++) h->q[d * t->n_rows + r] = from[d] * c;
     }
-    few_finish(t, b.columns, m, l, o);
+}
+
+static struct few_state few_state_at(const struct few_block *b, float **at) {
+    struct few_state st;
+    st.m = pool_take(at, b->pitch);
+    st.l = pool_take(at, b->pitch);
+    st.o = pool_take(at, b->t->n_rows * b->columns);
+    return st;
+}
+
+static void few_whole(struct few_block *b, const struct pool_range *range, float *at) {
+    const struct attn_pool_task *t = b->t;
+    struct few_state all[ATTN_HEADS_MAX];
+    size_t chunk = range->lo / ATTN_CHUNK;
+    few_chunk(b, range, chunk);
+    for (size_t g = 0; g < t->heads; g++) {
+        all[g] = b->head[g].st;
+        b->head[g].st = few_state_at(b, &at);
+    }
+    for (chunk++; chunk * ATTN_CHUNK < range->hi; chunk++) {
+        few_chunk(b, range, chunk);
+        for (size_t g = 0; g < t->heads; g++) {
+            const struct few_state *st = &b->head[g].st;
+            for (size_t r = 0; r < t->n_rows; r++)
+                few_merge(t->d_v, &all[g].m[r], &all[g].l[r], all[g].o + r * b->columns, st->m[r], st->l[r],
+                          st->o + r * b->columns);
+        }
+    }
+    for (size_t g = 0; g < t->heads; g++) few_finish(t, b->head[g].shift, b->columns, &all[g]);
+}
+
+/* Keys a turn. Several heads: as many as keep what is read and what is asked for within half of a usual L2. */
+static size_t few_turn(const struct attn_pool_task *t, size_t pitch, int turns) {
+    const size_t most = attn_min(FEW_WAITING / pitch, turns ? FEW_TURN : ATTN_CHUNK);
+    const size_t fits = t->heads > 1 ? (1 << 16) / (t->heads * (t->d_k + t->d_v)) : most;
+    return attn_max(attn_min(fits, most) / ATTN_KEY_TILE, 1) * ATTN_KEY_TILE;
+}
+
+static void few_body(const struct attn_pool_task *t) {
+    struct few_block b = {.t = t, .columns = few_up(t->d_v)};
+    const struct pool_range range = pool_range_of(t);
+    float *at = t->scratch;
+    b.by_rows = t->n_rows > FEW_ROWS;
+    b.turns = t->heads > 1 || t->n_rows >= FEW_TURNS_FROM;
+    b.pitch = b.by_rows ? few_up(t->n_rows) : t->n_rows;
+    b.p_key = b.by_rows ? b.pitch : 1;
+    b.turn = few_turn(t, b.pitch, b.turns);
+    b.p_row = b.by_rows ? 1 : b.turn;
+    for (size_t g = 0; g < t->heads; g++) {
+        struct few_head *h = &b.head[g];
+        h->k = t->k + (ptrdiff_t)g * t->k_head;
+        h->v = t->v + (ptrdiff_t)g * t->v_head;
+        h->shift = g * t->group;
+        h->q = pool_take(&at, t->d_k * b.pitch);
+        h->p = pool_take(&at, b.turn * b.pitch);
+        h->st = few_state_at(&b, &at);
+        few_pack(&b, h);
+    }
+    if (!t->part) {
+        few_whole(&b, &range, at);
+        return;
+    }
+    few_chunk(&b, &range, t->chunk);
+    for (size_t g = 0; g < t->heads; g++) {
+        const struct few_state *st = &b.head[g].st;
+        float *part = t->part + g * t->part_head;
+        memcpy(part, st->m, t->n_rows * sizeof *part);
+        memcpy(part + t->n_rows, st->l, t->n_rows * sizeof *part);
+        for (size_t r = 0; r < t->n_rows; r++)
+            memcpy(part + 2 * t->n_rows + r * t->d_v, st->o + r * b.columns, t->d_v * sizeof *part);
+    }
 }
 
 /* A part is m[n_rows], l[n_rows], o[n_rows][d_v]. */
 static void few_merge_body(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
     const size_t n = t->n_rows, d_v = t->d_v;
-    float *m = t->part, *l = m + n, *o = l + n;
+    const struct few_state st = {t->part, t->part + n, t->part + 2 * n};
     for (size_t chunk = 1; chunk < n_chunks; chunk++) {
         const float *part = t->part + chunk * stride;
         for (size_t r = 0; r < n; r++)
-            few_merge(d_v, &m[r], &l[r], o + r * d_v, part[r], part[n + r], part + 2 * n + r * d_v);
+            few_merge(d_v, &st.m[r], &st.l[r], st.o + r * d_v, part[r], part[n + r], part + 2 * n + r * d_v);
     }
-    few_finish(t, d_v, m, l, o);
+    few_finish(t, 0, d_v, &st);
 }
 
-static size_t few_scratch(size_t d_k, size_t d_v) {
-    return (FEW_MOST * (d_k + 2 * few_columns(d_v)) + FEW_WAITING + 4 * ATTN_PANEL_UNIT) * sizeof(float);
+static size_t few_scratch(size_t d_k, size_t d_v, size_t heads) {
+    const size_t state = FEW_MOST * (2 + few_up(d_v)) + 3 * ATTN_PANEL_UNIT;
+    return heads * (FEW_MOST * d_k + FEW_WAITING + 2 * ATTN_PANEL_UNIT + 2 * state) * sizeof(float);
 }
 
 /* ---- The slots: the one way or the other ---------------------------------------------------------- */
@@ -219,8 +197,8 @@ static void merge_any(const struct attn_pool_task *t, size_t n_chunks, size_t st
     else
         pool_merge_body(t, n_chunks, stride);
 }
-static size_t scratch_any(enum attn_score_kind score, size_t d_k, size_t d_v) {
-    return attn_max(few_scratch(d_k, d_v), pool_scratch_body(score, d_k, d_v));
+static size_t scratch_any(enum attn_score_kind score, size_t d_k, size_t d_v, size_t heads) {
+    return attn_max(few_scratch(d_k, d_v, heads), pool_scratch_body(score, d_k, d_v));
 }
 
 #endif

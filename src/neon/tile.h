@@ -20,9 +20,23 @@ enum {
     /* Values in rows far apart are copied side by side first: two passes share a line, and L1 has 4 ways. */
     POOL_COPIES = 1,
 
-    /* Few rows: 4 columns of a transposed tile + 8 rows' accumulators + 1 = 13. P V: 2 rows x 8 vectors + 2 + 1. */
+    /* Few rows, keys in the lanes: 4 columns of a transposed tile + 8 rows' accumulators + 1 = 13. */
     FEW_ROWS = 8,
+    /* Queries in the lanes: not used (8 rows at most). */
+    FEW_NV = 2,
+    FEW_KEYS = 8,
+    FEW_KEYS_2 = 8,
+    /* P V: rows x vectors of columns, 16 accumulators. */
+    FEW_PV_ROWS = 4,
+    /* One head alone: fewer rows a pass, where a pass can take whole rows of V: a linear read. */
+    FEW_PV_ALONE = 4,
+    /* From so many rows on the other side's turn is asked for, below that the next tile (into L1 or L2: measured). */
+    FEW_TURNS_FROM = 3,
+    FEW_NEAR = 1,
     FEW_PV_COLS = 8,
+    FEW_PV_COLS_2 = 8,
+    FEW_PV_COLS_4 = 4,
+    FEW_PV_COLS_8 = 4, /* not used */
 
     /* Keys whose probabilities wait for P V: 256 x 12 floats = 12 KiB, so that they, the V rows and the
      * outputs of a strip share L1. A multiple of ATTN_KEY_TILE. */

@@ -49,7 +49,8 @@ static double score(const struct row *r, size_t j) {
     return s < lowest ? lowest : s;
 }
 
-size_t attn_pool_scratch_scalar(enum attn_score_kind kind, size_t d_k, size_t d_v) {
+size_t attn_pool_scratch_scalar(enum attn_score_kind kind, size_t d_k, size_t d_v, size_t heads) {
+    (void)heads;
     (void)kind;
     (void)d_k;
     return d_v * sizeof(double);

@@ -82,6 +82,25 @@ START_TEST(extremes) {
 }
 END_TEST
 
+/* Rows outside heads and enough tasks, so that few rows take several heads at once: whole and in chunks, one to more rows
+ * than fill two vectors, heads that make a page and heads that do not. */
+START_TEST(heads_together) {
+    static const size_t shapes[][5] = {{16, 2, 20, 8, 8},   {9, 4, 37, 16, 5},   {3, 16, 61, 33, 17},
+                                       {8, 2, 2051, 12, 9}, {4, 3, 4097, 7, 16}, {2, 17, 16, 4, 4}};
+    static const size_t rows[][2] = {{1, 1}, {1, 4}, {3, 1}, {1, 7}, {3, 3}, {8, 2}, {11, 3}};
+    const struct attn_backend *b = backends[_i];
+    for (size_t i = 0; i < SHAPES_COUNT(shapes) * SHAPES_COUNT(rows); i++) {
+        const size_t *s = shapes[i % SHAPES_COUNT(shapes)], *r = rows[i / SHAPES_COUNT(shapes)];
+        struct api_case c;
+        if (s[1] * r[1] > API_HEADS_MAX || s[2] * r[0] > 12000) continue;
+        c = draw(s[0], s[1] * r[1], s[1], r[0], s[2], s[3], s[4], 45000 + i);
+        c.layout = LAYOUT_BNHD | (c.layout & LAYOUT_NEGATIVE);
+        c.weights = 0;
+        if (harness_takes(i, 5)) api_expect(b->name, &c);
+    }
+}
+END_TEST
+
 START_TEST(awkward) {
     const struct attn_backend *b = backends[_i];
     struct rng r = rng_make(test_seed(), 50000);
@@ -127,6 +146,7 @@ int main(void) {
     tcase_add_loop_test(cases, grouped, 0, n);
     tcase_add_loop_test(cases, masks, 0, n);
     tcase_add_loop_test(cases, extremes, 0, n);
+    tcase_add_loop_test(cases, heads_together, 0, n);
     tcase_add_loop_test(cases, awkward, 0, n);
     tcase_add_loop_test(cases, models, 0, n);
     suite_add_tcase(suite, cases);

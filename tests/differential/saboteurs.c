@@ -173,7 +173,7 @@ static void pool_trusts_scratch(const struct attn_pool_task *t) {
 static void pool_writes_past_scratch(const struct attn_pool_task *t) {
     honest->pool(t);
     const size_t bytes =
-        (honest->pool_scratch(t->score, t->d_k, t->d_v) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
+        (honest->pool_scratch(t->score, t->d_k, t->d_v, t->heads) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
     *(volatile char *)((char *)t->scratch + bytes) = 0;
 }
 
@@ -193,8 +193,8 @@ static void pool_leaves_hidden_weights(const struct attn_pool_task *t) {
     honest->pool(&less);
 }
 
-static size_t too_little_scratch(enum attn_score_kind score, size_t d_k, size_t d_v) {
-    return honest->pool_scratch(score, d_k, d_v) / 2;
+static size_t too_little_scratch(enum attn_score_kind score, size_t d_k, size_t d_v, size_t heads) {
+    return honest->pool_scratch(score, d_k, d_v, heads) / 2;
 }
 
 static void merge_drops_last(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {

@@ -21,6 +21,7 @@ static struct attn_pool_task make_task(const struct pool_case *c, const struct p
     struct attn_pool_task t = {.score = c->score,
                                .n_rows = c->n_rows,
                                .group = group,
+                               .heads = 1,
                                .first = c->first,
                                .q = grid_f32(&d->q, 0, 0, 0),
                                .q_row = row_step(&d->q),
@@ -130,7 +131,7 @@ static struct pool_outputs run(const struct attn_backend *b, const struct pool_c
         .lse = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout),
         .weights =
             grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->weights ? c->n_kv : 0}, c->layout)};
-    struct guard scratch = aligned(b->pool_scratch(c->score, c->d_k, c->d_v));
+    struct guard scratch = aligned(b->pool_scratch(c->score, c->d_k, c->d_v, 1));
     struct attn_pool_task t = make_task(c, d);
     set_outputs(&t, c, &o);
     t.scratch = scratch.data;
@@ -230,7 +231,7 @@ static void compare(const char *what, size_t r, size_t n, const float *got, cons
 /* The scalar slot, row by row, on outputs of its own; within twice the bound of the backend's. */
 static void compare_scalar(const struct pool_case *c, const struct pool_data *d, size_t r,
                            const struct answers *a, const float *got, struct verdict *v) {
-    struct guard scratch = aligned(attn_backend_scalar.pool_scratch(c->score, c->d_k, c->d_v));
+    struct guard scratch = aligned(attn_backend_scalar.pool_scratch(c->score, c->d_k, c->d_v, 1));
     struct guard out = guard_alloc(c->d_v * sizeof(float), 0);
     struct attn_pool_task t = make_task(c, d);
     const ptrdiff_t row = (ptrdiff_t)pool_case_query(c, r), head = (ptrdiff_t)pool_case_head(c, r);

@@ -1,0 +1,351 @@
+/*
+ * Pooling of few rows, the part within a turn of keys: what is asked for, scores and softmax of a tile, what a row may
+ * see, P V. few_body.h drives it.
+ */
+#ifndef ATTN_FEW_TURN_H
+#define ATTN_FEW_TURN_H
+
+#include "few_tile.h"
+
+/* A row's state: m[row], l[row], o[row][columns]. */
+struct few_state {
+    float *m, *l, *o;
+};
+
+struct few_head {
+    const float *k, *v;
+    size_t shift; /* of the queries' heads: of the mask and the outputs */
+    float *q;     /* [d_k][pitch]: q * c */
+    float *p;     /* scores, then probabilities of a turn: key i of row r at i * p_key + r * p_row */
+    struct few_state st;
+    size_t from; /* the first key that waits for P V */
+};
+
+struct few_block {
+    const struct attn_pool_task *t;
+    int by_rows;                 /* rows are the lanes of the scores */
+    int turns;                   /* while one side is computed the other is asked for */
+    size_t pitch;                /* rows rounded up to a vector then */
+    size_t columns;              /* d_v rounded up to a vector */
+    size_t turn, first, end, hi; /* keys a turn; the turn at hand: [first, end); where the chunk ends */
+    size_t p_key, p_row;
+    struct few_head head[ATTN_HEADS_MAX];
+};
+
+/* The largest of all lanes, in all of them. */
+ATTN_INLINE vf32 few_max(vf32 x) {
+    ATTN_UNROLL for (int step = 1; step < VF32_N; step *= 2) x = v_max(x, v_swap(x, step));
+    return x;
+}
+/* The tree over neighbouring lanes, in all of them. */
+ATTN_INLINE vf32 few_sum(vf32 x) {
+    ATTN_UNROLL for (int step = 1; step < VF32_N; step *= 2) x = v_add(x, v_swap(x, step));
+    return x;
+}
+
+/* ---- What is read next ------------------------------------------------------------------------------- */
+
+/* Requests for rows [key, end) of x (head 0's row 0), all heads of d columns, of which `done` floats are asked for. Where
+ * nothing is left, for what is at hand anyway. */
+static struct few_ahead few_ahead_at(const struct few_block *b, const float *x, ptrdiff_t stride, size_t d,
+                                     size_t key, size_t end, size_t done) {
+    const size_t row = b->t->heads * d, skip = done / row;
+    struct few_ahead a = {.stride = stride, .gap = stride - (ptrdiff_t)row, .near = b->turns || FEW_NEAR};
+    if (key + skip >= end) {
+        a.at = x + (ptrdiff_t)b->first * stride;
+        a.stride = 0;
+        a.gap = -(ptrdiff_t)row;
+        a.end = a.at + row;
+    } else {
+        a.at = x + (ptrdiff_t)(key + skip) * stride + done % row;
+        a.end = x + (ptrdiff_t)(key + skip) * stride + row;
+        if (a.gap == 0) a.end += (end - key - skip - 1) * row;
+    }
+    return a;
+}
+
+/*
+ * While scores of the tile at j0 are computed for head g, of which keys from `within` on: one head's next tile, or, after
+ * the last one, its values; of several heads, which together exceed L1, the values of the whole turn.
+ */
+static struct few_ahead few_ahead_scores(const struct few_block *b, size_t j0, size_t g, size_t within) {
+    const struct attn_pool_task *t = b->t;
+    size_t done = within * t->d_k, key = b->first;
+    if (b->turns)
+        done = ((j0 - b->first) * t->heads + g * ATTN_KEY_TILE + within) * t->d_k;
+    else if (j0 + ATTN_KEY_TILE < b->end)
+        return few_ahead_at(b, t->k, t->k_row, t->d_k, j0 + ATTN_KEY_TILE, b->hi, done);
+    return few_ahead_at(b, t->v, t->v_row, t->d_v, key, b->end, done);
+}
+/* While P V of keys up to `to` is computed for head g: one head's next values; after them, keys of the next turn. */
+static struct few_ahead few_ahead_values(const struct few_block *b, size_t g, size_t to) {
+    const struct attn_pool_task *t = b->t;
+    if (!b->turns && to < b->end) return few_ahead_at(b, t->v, t->v_row, t->d_v, to, b->end, 0);
+    return few_ahead_at(b, t->k, t->k_row, t->d_k, b->end, attn_min(b->end + b->turn, b->hi),
+                        g * (b->end - b->first) * t->d_v);
+}
+
+/* ---- P V --------------------------------------------------------------------------------------------- */
+
+static void few_pass_of(size_t rows, const struct few_pass *w, int lines) {
+    switch (rows) {
+    case 1: few_pv_1(w, lines); break;
+    case 2: few_pv_2(w, lines); break;
+    case 4: few_pv_4(w, lines); break;
+    default: few_pv_8(w, lines); break;
+    }
+}
+static void few_tail_of(size_t rows, const struct few_pass *w, size_t tail) {
+    switch (rows) {
+    case 1: few_pv_tail_1(w, tail); break;
+    case 2: few_pv_tail_2(w, tail); break;
+    case 4: few_pv_tail_4(w, tail); break;
+    default: few_pv_tail_8(w, tail); break;
+    }
+}
+
+/* The most rows of a pass: a power of two. */
+ATTN_INLINE size_t few_pass_rows(size_t most, size_t left) {
+    while (most > left) most /= 2;
+    return most;
+}
+
+/* Rows are split between passes before columns are: the first pass of a single head is a linear read then. */
+ATTN_INLINE int few_splits(const struct few_block *b) {
+    return (int)FEW_PV_ALONE < (int)FEW_PV_ROWS && !b->turns;
+}
+
+/* P V of keys [from, to). Columns outside, rows inside: each line of V is read by one pass after the other. */
+static void few_values_keys(const struct few_block *b, size_t g, size_t from, size_t to, int asks) {
+    static const size_t cols_of[] = {0, FEW_PV_COLS, FEW_PV_COLS_2, 0, FEW_PV_COLS_4, 0, 0, 0, FEW_PV_COLS_8};
+    const struct attn_pool_task *t = b->t;
+    const struct few_head *h = &b->head[g];
+    const size_t most = few_pass_rows(b->turns ? FEW_PV_ROWS : FEW_PV_ALONE, t->n_rows);
+    const size_t cols = cols_of[most] * VF32_N;
+    struct few_ahead ahead = few_ahead_values(b, g, to);
+    for (size_t c = 0; c < t->d_v;) {
+        const size_t n = c + cols <= t->d_v ? cols : attn_min(VF32_N, t->d_v - c);
+        for (size_t r = 0; r < t->n_rows;) {
+            const size_t rows = few_pass_rows(most, t->n_rows - r);
+            struct few_pass w = {.n = to - from,
+                                 .v = h->v + (ptrdiff_t)from * t->v_row + c,
+                                 .p = h->p + (from - b->first) * b->p_key + r * b->p_row,
+                                 .v_row = t->v_row,
+                                 .p_key = b->p_key,
+                                 .p_row = b->p_row,
+                                 .o_row = b->columns,
+                                 .o = h->st.o + r * b->columns + c,
+                                 .ahead = &ahead};
+            if (n == cols && rows == most) {
+                struct few_ahead lines = ahead;
+                if (!asks || (r && !few_splits(b)) || r >= 4 * most) {
+                    few_pass_of(rows, &w, 0);
+                } else if (few_splits(b)) { /* each pass asks for two lines of every row */
+                    lines.at += r * ATTN_LINE;
+                    lines.end = lines.at + 2 * ATTN_LINE;
+                    lines.gap = lines.stride - 2 * ATTN_LINE;
+                    lines.near = 0;
+                    w.ahead = &lines;
+                    few_pass_of(rows, &w, 2);
+                } else {
+                    few_pass_of(rows, &w, 8);
+                }
+            } else { /* a pass of fewer rows could take more columns, but the others set the pace */
+                for (size_t i = 0; i < n; i += VF32_N, w.v += VF32_N, w.o += VF32_N)
+                    few_tail_of(rows, &w, attn_min(VF32_N, n - i));
+            }
+            r += rows;
+        }
+        c += n;
+    }
+}
+
+/* P V of what waits up to key `to`. A single pass is a linear read, which needs no pieces and no asking. */
+static void few_values(struct few_block *b, size_t g, size_t to, int asks) {
+    const struct attn_pool_task *t = b->t;
+    struct few_head *h = &b->head[g];
+    const int passes = b->turns || t->n_rows > FEW_PV_ALONE || t->d_v > FEW_PV_COLS * VF32_N;
+    while (h->from < to) {
+        const size_t next = passes ? attn_min(h->from + FEW_PV_KEYS, to) : to;
+        few_values_keys(b, g, h->from, next, passes && asks);
+        h->from = next;
+    }
+}
+
+/* The same for one row and keys [j, end), of which those with a set sign bit of p are hidden from it. */
+static void few_values_hiding(const struct few_block *b, const struct few_head *h, size_t row, size_t j,
+                              size_t end) {
+    const struct attn_pool_task *t = b->t;
+    float *o = h->st.o + row * b->columns;
+    for (; j < end; j++) {
+        const float p = h->p[(j - b->first) * b->p_key + row * b->p_row];
+        if (signbit(p)) continue;
+        const float *v = h->v + (ptrdiff_t)j * t->v_row;
+        for (size_t c = 0; c < t->d_v; c += VF32_N) {
+            const vf32 x = v_load_tail(v + c, attn_min(t->d_v - c, VF32_N));
+            v_store(o + c, v_fma(v_set1(p), x, v_load(o + c)));
+        }
+    }
+}
+
+/* ---- Scores and softmax of a tile --------------------------------------------------------------------- */
+
+/* Scores of the tile at j0, of which keys [j, end) are read. */
+static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j, size_t end) {
+    const struct attn_pool_task *t = b->t;
+    const struct few_head *h = &b->head[g];
+    struct few_scores w = {.k_row = t->k_row,
+                           .d_k = t->d_k,
+                           .q = h->q,
+                           .s_row = b->p_row,
+                           .ahead = few_ahead_scores(b, j0, g, 0)};
+    if (b->by_rows) {
+        w.k = h->k + (ptrdiff_t)j * t->k_row;
+        w.n = end - j;
+        w.s = h->p + (j - b->first) * b->p_key;
+        if (b->pitch == VF32_N)
+            few_rows_1(&w);
+        else
+            few_rows_2(&w);
+        return;
+    }
+    for (size_t at = j0; at < j0 + ATTN_KEY_TILE; at += VF32_N) {
+        const size_t from = attn_max(j, at), to = attn_min(end, at + VF32_N);
+        float part[FEW_ROWS * VF32_N];
+        if (from >= to) continue; /* the caller hides these keys */
+        w.k = h->k + (ptrdiff_t)from * t->k_row;
+        w.n = to - from;
+        w.ahead = few_ahead_scores(b, j0, g, at - j0);
+        if (w.n == VF32_N) {
+            w.s = h->p + (from - b->first);
+            w.s_row = b->p_row;
+            few_columns_of(t->n_rows, &w);
+            continue;
+        }
+        w.s = part;
+        w.s_row = VF32_N;
+        few_columns_of(t->n_rows, &w);
+        for (size_t r = 0; r < t->n_rows; r++)
+            memcpy(h->p + r * b->p_row + (from - b->first), part + r * VF32_N, w.n * sizeof *part);
+    }
+}
+
+/* One row's scores of the tile at j0: mask and range; hidden ones become -inf, visible ones at least -FLT_MAX. Returns
+ * whether any is hidden. */
+static int few_hide(const struct few_block *b, const struct few_head *h, size_t row, size_t j0) {
+    const struct attn_pool_task *t = b->t;
+    const ptrdiff_t at = pool_offset(t, row, t->mask_row, t->mask_head) + (ptrdiff_t)h->shift * t->mask_head;
+    float *s = h->p + (j0 - b->first) * b->p_key + row * b->p_row;
+    int hidden = 0;
+    for (size_t i = 0; i < ATTN_KEY_TILE; i++, s += b->p_key) {
+        const size_t key = j0 + i;
+        const ptrdiff_t m = at + (ptrdiff_t)key * t->mask_key;
+        int visible = key >= t->lo[row] && key < t->hi[row];
+        float x = *s;
+        if (visible && t->mask_kind == ATTN_MASK_BOOL) visible = ((const uint8_t *)t->mask)[m] != 0;
+        if (visible && t->mask_kind == ATTN_MASK_F32) {
+            const float bias = ((const float *)t->mask)[m];
+            visible = bias != -INFINITY;
+            x = fmaf(bias, ATTN_LOG2E, x);
+        }
+        *s = !visible ? -INFINITY : x < -FLT_MAX ? -FLT_MAX : x;
+        hidden |= !visible;
+    }
+    return hidden;
+}
+
+/* The row's state as its maximum moves to x. */
+static void few_rescale(const struct few_block *b, const struct few_state *st, size_t row, float x) {
+    float *m = &st->m[row], *o = st->o + row * b->columns;
+    if (*m >= -FLT_MAX) { /* otherwise l and o are 0 (or NaN) and stay it */
+        const vf32 f = v_exp2(v_set1(*m - x));
+        st->l[row] *= v_lane0(f);
+        for (size_t c = 0; c < b->columns; c += VF32_N) v_store(o + c, v_mul(v_load(o + c), f));
+    }
+    *m = x;
+}
+
+/* Scores to probabilities, in place, and their sum to l: keys in the lanes, one row. m is its maximum. */
+ATTN_INLINE void few_softmax(float *s, float m, float *l, int hides) {
+    const vf32 lowest = v_set1(-FLT_MAX), mv = v_set1(m < -FLT_MAX ? 0.0f : m);
+    vf32 sum[FEW_TILE_N];
+    ATTN_UNROLL for (int i = 0; i < FEW_TILE_N; i++) {
+        const vf32 x = v_load(s + i * VF32_N);
+        vf32 e = v_exp2_inline(v_sub(v_max(lowest, x), mv));
+        if (hides) e = v_select(v_lt(x, lowest), v_set1(-0.0f), e);
+        v_store(s + i * VF32_N, e);
+        sum[i] = few_sum(e);
+    }
+    ATTN_UNROLL for (int step = 1; step < FEW_TILE_N; step *= 2) {
+        ATTN_UNROLL for (int i = 0; i < FEW_TILE_N; i += 2 * step) sum[i] = v_add(sum[i], sum[i + step]);
+    }
+    *l += v_lane0(sum[0]);
+}
+
+/* The same with rows in the lanes, for a vector of them: 16 keys, `pitch` apart. */
+ATTN_INLINE void few_softmax_rows(float *s, size_t pitch, const float *m, float *l, int hides) {
+    const vf32 lowest = v_set1(-FLT_MAX), m0 = v_load(m), mv = v_select(v_lt(m0, lowest), v_zero(), m0);
+    vf32 sum[4];
+    ATTN_UNROLL for (int i = 0; i < 4; i++) {
+        vf32 e[4];
+        ATTN_UNROLL for (int k = 0; k < 4; k++) {
+            float *at = s + (size_t)(4 * i + k) * pitch;
+            const vf32 x = v_load(at);
+            e[k] = v_exp2_inline(v_sub(v_max(lowest, x), mv));
+            if (hides) e[k] = v_select(v_lt(x, lowest), v_set1(-0.0f), e[k]);
+            v_store(at, e[k]);
+        }
+        sum[i] = v_add(v_add(e[0], e[1]), v_add(e[2], e[3]));
+    }
+    v_store(l, v_add(v_load(l), v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))));
+}
+
+static void few_tile_columns(struct few_block *b, size_t g, size_t j0, size_t j, size_t end, int hides) {
+    struct few_head *h = &b->head[g];
+    for (size_t r = 0; r < b->t->n_rows; r++) {
+        float *s = h->p + (j0 - b->first) + r * b->p_row;
+        vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
+        for (int i = 0; i < FEW_TILE_N; i++) x = v_max(x, v_load(s + i * VF32_N));
+        const float most = v_lane0(few_max(x));
+        if (ATTN_UNLIKELY(most > h->st.m[r] + ATTN_RESCALE)) {
+            few_values(b, g, j, 0);
+            few_rescale(b, &h->st, r, most);
+        }
+        few_softmax(s, h->st.m[r], &h->st.l[r], hides);
+        if (hides) few_values_hiding(b, h, r, j, end);
+    }
+}
+
+static void few_tile_rows(struct few_block *b, size_t g, size_t j0, size_t j, size_t end, int hides) {
+    const struct attn_pool_task *t = b->t;
+    struct few_head *h = &b->head[g];
+    for (size_t lane = 0; lane < b->pitch; lane += VF32_N) {
+        float *s = h->p + (j0 - b->first) * b->pitch + lane;
+        vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
+        ATTN_UNROLL for (int i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + (size_t)i * b->pitch));
+        if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(h->st.m + lane), v_set1(ATTN_RESCALE)), x)))) {
+            float most[VF32_N];
+            v_store(most, x);
+            few_values(b, g, j, 0);
+            for (size_t i = 0; i < VF32_N && lane + i < t->n_rows; i++)
+                if (most[i] > h->st.m[lane + i] + ATTN_RESCALE) few_rescale(b, &h->st, lane + i, most[i]);
+        }
+        few_softmax_rows(s, b->pitch, h->st.m + lane, h->st.l + lane, hides);
+    }
+    for (size_t r = 0; hides && r < t->n_rows; r++) few_values_hiding(b, h, r, j, end);
+}
+
+static void few_tile(struct few_block *b, size_t g, size_t j0, size_t j, size_t end, int may_hide) {
+    struct few_head *h = &b->head[g];
+    int hides = 0; /* a mask that hides nothing here leaves the tile to the common way */
+    few_scores(b, g, j0, j, end);
+    for (size_t r = 0; may_hide && r < b->t->n_rows; r++) hides |= few_hide(b, h, r, j0);
+    if (hides) few_values(b, g, j, 0);
+    if (b->by_rows)
+        few_tile_rows(b, g, j0, j, end, hides);
+    else
+        few_tile_columns(b, g, j0, j, end, hides);
+    if (hides) h->from = end;
+}
+
+#endif
