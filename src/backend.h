@@ -110,6 +110,44 @@ typedef size_t attn_pool_scratch_fn(enum attn_score_kind score, size_t d_k, size
  */
 typedef void attn_merge_fn(const struct attn_pool_task *task, size_t n_chunks, size_t stride);
 
+/*
+ * Rotary position embedding in two steps, so that all heads share the sines of a row.
+ *
+ * The table: for each row r of [0, n_rows) and pair i of [0, n), cos and sin of 2 pi t, t = position *
+ * (turns_hi[i] + turns_lo[i]), times magnitude, in the backend's own arrangement: 4 * n_padded floats a row, of
+ * which all are written or none is read. position = positions ? positions[r] + first : first + r, at most 2^53
+ * either way. turns_hi, turns_lo: n_padded doubles, n rounded up to ATTN_PANEL_UNIT, 0 from n on.
+ * table: aligned to ATTN_ALIGN.
+ */
+struct attn_rope_table_task {
+    const double *turns_hi, *turns_lo;
+    size_t n_padded;
+    double magnitude;
+    int interleaved;
+    const int64_t *positions; /* or NULL */
+    int64_t first;
+    size_t n_rows;
+    float *table;
+};
+typedef void attn_rope_table_fn(const struct attn_rope_table_task *task);
+
+/*
+ * The rotation, by the table's cos and sin: y0 = fma(x1, -sin, x0 * cos), y1 = fma(x0, sin, x1 * cos), of columns
+ * (2i, 2i + 1) if interleaved, otherwise (i, i + n). Columns [2n, columns) are copied. x and y are the same memory
+ * with the same strides, or overlap nowhere. Exactly n_rows x n_head x columns floats are read and written.
+ */
+struct attn_rope_task {
+    const float *table;
+    size_t n, n_padded, columns; /* 1 <= n, 2n <= columns */
+    int interleaved;
+    size_t n_rows, n_head;
+    const float *x;
+    ptrdiff_t x_row, x_head;
+    float *y;
+    ptrdiff_t y_row, y_head;
+};
+typedef void attn_rope_fn(const struct attn_rope_task *task);
+
 struct attn_backend {
     const char *name;
     uint32_t requires;  /* bits of cpu.h */
@@ -123,6 +161,8 @@ struct attn_backend {
     attn_pool_fn *pool;
     attn_merge_fn *merge;
     attn_pool_scratch_fn *pool_scratch;
+    attn_rope_table_fn *rope_table;
+    attn_rope_fn *rope;
 };
 
 extern const struct attn_backend attn_backend_scalar;

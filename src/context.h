@@ -5,6 +5,7 @@
 #include "attn/attn.h"
 #include "backend.h"
 #include "executor.h"
+#include "rope_frequencies.h"
 
 struct attn_context {
     const struct attn_backend *backend;
@@ -13,6 +14,7 @@ struct attn_context {
     size_t scratch_bytes;
     int scratch_owned;
     char error[256];
+    struct attn_rope_cache rope; /* the frequencies of the last calls that rotated */
 };
 
 /* Stores the text of an error and gives the status back. */

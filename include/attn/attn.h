@@ -240,6 +240,76 @@ typedef struct attn_scoring {
                                  hides the key */
 } attn_scoring;
 
+/* ---- Rotary position embedding ------------------------------------------------------------------------- */
+
+/* Which two columns of the rotated ones make pair i of [0, dims / 2). */
+typedef enum attn_rope_style {
+    ATTN_ROPE_INTERLEAVED = 0, /* 2i and 2i + 1 (GPT-J, Llama as published, ggml's "normal") */
+    ATTN_ROPE_HALF_SPLIT = 1   /* i and i + dims / 2 (GPT-NeoX; Llama, Qwen, Gemma in Hugging Face) */
+} attn_rope_style;
+
+/*
+ * How a model's frequencies were stretched to a longer context. f_i = base^(-2i / dims) are the plain ones,
+ * in radians a position; s is `factor`.
+ */
+typedef enum attn_rope_scaling {
+    ATTN_ROPE_SCALING_NONE = 0,
+    ATTN_ROPE_SCALING_LINEAR, /* f_i / s */
+    ATTN_ROPE_SCALING_NTK,    /* base becomes base * s^(dims / (dims - 2)); dims is 4 or more */
+    ATTN_ROPE_SCALING_YARN,   /* (1 - r_i) f_i + r_i f_i / s, where r_i rises from 0 to 1 in a straight line
+                                 over i, from where a pair turns beta_fast times in the original context
+                                 (rounded down) to where it turns beta_slow times (rounded up) */
+    ATTN_ROPE_SCALING_LLAMA3  /* the same mixture, by turns t_i = original_context f_i / (2 pi): r_i falls from
+                                 1 at t_i = low_freq_factor to 0 at high_freq_factor in a straight line */
+} attn_rope_scaling;
+
+typedef struct attn_rope {
+    size_t size;                 /* sizeof(attn_rope) */
+    attn_rope_style style;
+    size_t dims;                 /* columns that turn, the first ones; even; 0: all. The others are copied */
+    float base;                  /* above 1; 0: 10000 */
+    attn_rope_scaling scaling;
+    float factor;                /* s, above 0; not read without scaling */
+    size_t original_context;     /* YaRN, Llama 3: positions that the model was first trained on */
+    float low_freq_factor;       /* Llama 3; 0: 1 */
+    float high_freq_factor;      /* Llama 3, above low_freq_factor; 0: 4 */
+    float beta_fast;             /* YaRN; 0: 32 */
+    float beta_slow;             /* YaRN, at most beta_fast; 0: 1 */
+    int yarn_exact_range;        /* YaRN: 1 leaves the ends of the ramp unrounded (gpt-oss's
+                                    "truncate": false) */
+    float attention_factor;      /* multiplies cos and sin; 0: 0.1 ln(s) + 1 with YaRN where s > 1,
+                                    otherwise 1 */
+    const float *frequency_divisors; /* dims / 2 numbers above 0 that divide the frequencies after scaling
+                                        (ggml's rope_freqs.weight, a factor list of LongRoPE); +inf: the
+                                        pair does not turn; or NULL */
+} attn_rope;
+
+typedef struct attn_rope_args {
+    size_t size;              /* sizeof(attn_rope_args) */
+    const attn_rope *rope;
+    const attn_tensor *x;     /* [batch, head, row, column] f32 */
+    const attn_tensor *y;     /* of the same sizes, f32, written; may be x itself, with the same strides */
+    const int64_t *offsets;   /* [batch], or NULL: 0. The position of row r of sequence b is offsets[b] + r,
+                                 or, with positions, */
+    const int64_t *positions; /* offsets[b] + positions[b * positions_stride + r]; or NULL. In both cases
+                                 within [-2^53, 2^53] */
+    size_t positions_stride;  /* numbers from one sequence to the next; 0: all share [row] numbers */
+} attn_rope_args;
+
+/*
+ * Turns each pair (x0, x1) of columns of a row at position p by the angle p f_i: y0 = x0 cos - x1 sin,
+ * y1 = x0 sin + x1 cos (Su et al., 2021). All heads turn alike. cos and sin are rounded to f32 once, from
+ * values within 2^-48 of the exact ones (2^-36 at positions of 2^53; docs/numerics.md, section 8). y overlaps
+ * nothing but x, and x only where it is the same tensor. Errors: ARGUMENT (position, parameter), SHAPE, STRIDE,
+ * DTYPE, OVERLAP, OVERFLOW, SCRATCH, MEMORY.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_rope_apply(attn_context *context, const attn_rope_args *args);
+
+/* Scratch bytes that attn_rope_apply() needs for such args (data pointers, offsets and positions may be
+ * NULL). Errors: as attn_rope_apply. */
+ATTN_API ATTN_NODISCARD attn_status attn_rope_apply_scratch(attn_context *context, const attn_rope_args *args,
+                                                            size_t *bytes);
+
 /* ---- Pooling of projected tensors ----------------------------------------------------------------------- */
 
 typedef struct attn_sdpa_args {

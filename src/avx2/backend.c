@@ -3,12 +3,14 @@
 #include "cpu.h"
 
 #include "vec.h"
+#include "vec64.h"
 #include "tile.h"
 #include "ukernel.h"
 
 #include "common/linear_body.h"
 #include "common/pool_body.h"
 #include "common/few_body.h"
+#include "common/rope_body.h"
 
 const struct attn_backend attn_backend_avx2 = {
     .name = "avx2",
@@ -22,4 +24,6 @@ const struct attn_backend attn_backend_avx2 = {
     .pool = pool_any,
     .merge = merge_any,
     .pool_scratch = scratch_any,
+    .rope_table = rope_table_body,
+    .rope = rope_body,
 };

@@ -11,4 +11,6 @@ const struct attn_backend attn_backend_scalar = {
     .pool = attn_pool_scalar,
     .merge = attn_merge_scalar,
     .pool_scratch = attn_pool_scratch_scalar,
+    .rope_table = attn_rope_table_scalar,
+    .rope = attn_rope_scalar,
 };

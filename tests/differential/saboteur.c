@@ -128,7 +128,7 @@ START_TEST(slots_are_filled) {
     const struct attn_backend *list[4];
     for (size_t i = 0, n = harness_backends(list); i < n; i++) {
         const struct attn_backend *b = list[i];
-        ck_assert(b->name && b->linear && b->pool && b->merge && b->pool_scratch);
+        ck_assert(b->name && b->linear && b->pool && b->merge && b->pool_scratch && b->rope_table && b->rope);
         ck_assert(b->layout % ATTN_PANEL_UNIT == 0 && b->layout > 0 && b->linear_rows > 0);
         ck_assert(b->pool_rows > 0 && b->pool_rows <= ATTN_ROWS_MAX);
     }

@@ -1,3 +1,5 @@
-#include "avx512/vec.h"
+#include "avx512/vec64.h"
 
 #include "vec/vec_test.h"
+
+#include "vec/vec64_test.h"

@@ -4,5 +4,6 @@
 #include <check.h>
 
 TCase *vec_cases(void);
+TCase *vec64_cases(void);
 
 #endif

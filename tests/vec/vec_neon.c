@@ -1,3 +1,5 @@
-#include "neon/vec.h"
+#include "neon/vec64.h"
 
 #include "vec/vec_test.h"
+
+#include "vec/vec64_test.h"
