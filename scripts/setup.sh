@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo    what building the library and the attn command needs (default)
 #   scripts/setup.sh test    that, and what the tests need: Check, Google Benchmark, clang, qemu, llvm-mca,
-#                            and on an amd64 machine the arm64 cross compiler and libraries
+#                            pip, and on an amd64 machine the arm64 cross compiler and libraries
 #
 # Works as root or with sudo. ATTN_SETUP=skip: install nothing, only say what is missing.
 set -euo pipefail
@@ -13,7 +13,7 @@ export PATH="/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
 level=${1:-demo}
 demo=(gcc libc6-dev meson ninja-build pkgconf libsleef-dev libpthreadpool-dev libpopt-dev libpng-dev
     libjansson-dev python3)
-test=(g++ clang binutils check libbenchmark-dev qemu-user llvm-19)
+test=(g++ clang binutils check libbenchmark-dev qemu-user llvm-19 python3-pip)
 arm64=(crossbuild-essential-arm64 libc6:arm64 check:arm64 libsleef-dev:arm64)
 
 if ! command -v dpkg-query >/dev/null; then

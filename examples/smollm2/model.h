@@ -1,0 +1,66 @@
+/*
+ * A decoder of the Llama family in f32: RMS norm, attention with rotary embedding over a KV cache, RMS norm,
+ * gated MLP, thirty times over for SmolLM2-135M. Weights are dequantised and packed when the model is
+ * opened; token embeddings are dequantised row by row from the mapping.
+ */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <attn/attn.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gguf.h"
+
+struct layer {
+    const attn_packed *w_q, *w_k, *w_v, *w_o;
+    const attn_packed *w_gate_up, *w_down; /* gate's rows, then up's */
+    float *attention_norm, *mlp_norm;
+    float *keys, *values; /* the KV cache: [n_head_kv][capacity][d_head], keys rotated */
+};
+
+struct model {
+    attn_context *context;
+    size_t n_layer, n_token; /* n_token: size of the vocabulary */
+    size_t d_model, d_head, d_mlp;
+    size_t n_head, n_head_kv, d_rotary;
+    size_t n_trained; /* longest context that the model was trained for */
+    double rotary_base;
+    float epsilon;
+    struct layer *layers;
+    const struct gguf_tensor *embedding;
+    const attn_packed *w_output;
+    float *output_norm;
+
+    size_t length, capacity; /* tokens in the cache, and how many it has room for */
+    /* for a chunk of rows: residual stream, its norm, what a sub-layer adds, projections,
+     * pooled heads, MLP, angles */
+    float *x, *normed, *update, *q, *k, *v, *pooled, *mlp, *cosines, *sines, *logits;
+    double attention_seconds, pooling_seconds; /* time spent in attend(), and of it in attn_sdpa() */
+};
+
+/* Rows that are computed at once at most. The results do not depend on it. */
+enum { CHUNK = 512 };
+
+/* The sizes from the file's metadata; dies where it is another kind of model. Loads nothing. */
+void model_describe(struct model *m, const struct gguf *gguf);
+
+/* Loads the weights, with a cache for `capacity` tokens. The file must stay open as long as the model. */
+void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity);
+void model_close(struct model *m);
+
+/* Appends n tokens (1 or more) to the cache; the logits of what follows the last one, [n_token]. */
+const float *model_run(struct model *m, const uint32_t *ids, size_t n);
+
+/* attention.c: out = W_o [heads of x] for the n new rows of x, already normed; fills the layer's cache. */
+void attend(struct model *m, const struct layer *layer, float *x, size_t n, float *out);
+
+/* y = x W^T for n rows; sizes as packed. */
+void linear(struct model *m, float *x, size_t n, const attn_packed *w, float *y);
+
+/* Dies with the context's error unless status is ATTN_OK. */
+void check(const struct model *m, attn_status status, const char *what);
+
+double seconds(void);
+
+#endif
