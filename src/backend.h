@@ -41,7 +41,7 @@ struct attn_linear_task {
 typedef void attn_linear_fn(const struct attn_linear_task *task);
 
 enum attn_score_kind { ATTN_SCORE_DOT, ATTN_SCORE_ADDITIVE };
-enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32 };
+enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F16 };
 
 /*
  * Attention pooling of one block of query rows over a range of keys, in the canonical order of order.h.
@@ -49,9 +49,11 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32 };
  * Rows are query-major, the heads of a group inside: with i = first + r, row r of the block is query
  * i / group and head i % group, and the address of its query, output, log-sum-exp, mask and weights is
  * base + (i / group) * _row + (i % group) * _head.
- * Row r sees key j iff lo[r] <= j < hi[r] and the mask (if any) allows it; lo >= hi: it sees none.
- * No key outside [min lo, max hi) of the rows, no row >= n_rows, and nothing beyond the sizes given here
+ * Row r sees key j iff lo[r] <= j < hi[r] or j < also[r] (also[r] <= lo[r], or 0), its document is the key's (if there are
+ * documents) and the mask (if any) allows it; lo >= hi: an empty range.
+ * No key outside the rows' ranges, no row >= n_rows, and nothing beyond the sizes given here
  * is read. A hidden key's score and value do not enter any sum.
+ * Scores are shaped in this order: scale, soft cap, ALiBi, mask (order.h). A sink joins the sum at the end.
  *
  * Two forms. Whole (part == NULL): all keys, then out, and lse and weights if given.
  * Part (part != NULL): the keys of chunk `chunk` only (which may hold none that the block sees), and the
@@ -81,20 +83,28 @@ struct attn_pool_task {
     const float *w; /* additive: w of head 0 of the group, c floats; next head's at + w_head */
     ptrdiff_t w_head;
     float scale;
+    float cap, cap_inverse; /* soft cap of scores in base 2: cap * tanh(score * cap_inverse); 0: none */
+    const float *slopes; /* ALiBi, a positive slope a head of the group (the next group's behind); or NULL */
+    ptrdiff_t position;  /* of query 0 of the block; its next ones follow */
+    const float *sinks;  /* a head of the group each; or NULL */
+    const int32_t *q_documents, *kv_documents; /* from query 0 of the block and from key 0 on; or NULL */
     enum attn_mask_kind mask_kind;
-    const void *mask; /* uint8_t or float; strides in elements of it, 0 where broadcast */
+    const void *mask; /* uint8_t, float or binary16; strides in elements of it, 0 where broadcast */
     ptrdiff_t mask_row, mask_head, mask_key;
     float *out;
     ptrdiff_t out_row, out_head;
     float *lse; /* or NULL */
     ptrdiff_t lse_row, lse_head;
-    float *weights; /* n_kv floats a row, contiguous; or NULL */
+    float *lse_sinks; /* or NULL */
+    ptrdiff_t lse_sinks_row, lse_sinks_head;
+    float *weights; /* n_weights floats a row, contiguous; or NULL */
     ptrdiff_t weights_row, weights_head;
-    float *part; /* or NULL */
+    size_t n_weights; /* columns of weights; those behind n_kv are 0 */
+    float *part;      /* or NULL */
     size_t part_head;
     size_t chunk;
     void *scratch;
-    size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX];
+    size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX], also[ATTN_ROWS_MAX];
 };
 typedef void attn_pool_fn(const struct attn_pool_task *task);
 
@@ -105,7 +115,7 @@ typedef size_t attn_pool_scratch_fn(enum attn_score_kind score, size_t d_k, size
 /*
  * Merges the parts of n_chunks >= 1 chunks of one block, in ascending order, and finishes the rows: reads
  * chunk c's at task->part + c * stride (and overwrites it), writes task's out and lse. Uses of task only
- * n_rows, group, first, d_v, out*, lse* and part. Ascending from the first chunk the block sees; a part of a chunk
+ * n_rows, group, first, d_v, out*, lse*, sinks and part. Ascending from the first chunk the block sees; a part of a chunk
  * that the block does not see changes nothing.
  */
 typedef void attn_merge_fn(const struct attn_pool_task *task, size_t n_chunks, size_t stride);

@@ -59,11 +59,11 @@ uint32_t attn_cpu_bundles(void) {
 
 uint32_t attn_cpu_bundles(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMD ? ATTN_CPU_NEON : 0; }
 
-#define FEATURES(X)                                                                                       \
-    X("asimd", AT_HWCAP, HWCAP_ASIMD)                                                                     \
-    X("asimdhp", AT_HWCAP, HWCAP_ASIMDHP)                                                                 \
-    X("asimddp", AT_HWCAP, HWCAP_ASIMDDP) X("sve", AT_HWCAP, HWCAP_SVE) X("i8mm", AT_HWCAP2, HWCAP2_I8MM) \
-        X("bf16", AT_HWCAP2, HWCAP2_BF16)
+#define FEATURES(X)                       \
+    X("asimd", AT_HWCAP, HWCAP_ASIMD)     \
+    X("asimdhp", AT_HWCAP, HWCAP_ASIMDHP) \
+    X("asimddp", AT_HWCAP, HWCAP_ASIMDDP) \
+    X("sve", AT_HWCAP, HWCAP_SVE) X("i8mm", AT_HWCAP2, HWCAP2_I8MM) X("bf16", AT_HWCAP2, HWCAP2_BF16)
 #define HAS_FEATURE(name, word, bit) {name, (getauxval(word) & (bit)) != 0},
 
 #else

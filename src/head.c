@@ -149,8 +149,8 @@ static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, s
         .w_name = "weights.w_a",
         .w = additive ? &l->w_a : NULL,
         .scoring = l->scoring,
-        .mask_head = l->scoring.mask && l->scoring.mask->size[HEAD] > 1 ? head : 0,
-        .mask_heads = w->n_head,
+        .head = head,
+        .n_head = w->n_head,
     };
     if (additive) {
         ATTN_TRY(attn_tensor_expect(c, "weights.w_a", w->w_a, 1, w->w_a->size[HEAD] == 1 ? 1 : w->n_head, 1,
@@ -165,7 +165,7 @@ static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, s
 }
 
 /* The caller's memory: outputs first, then everything that is read. */
-enum { SPANS = 14, OUTPUTS = 3 };
+enum { SPANS = 12 + ATTN_SCORING_SPANS, OUTPUTS = 3 };
 
 static attn_status check_memory(attn_context *c, const struct layer *l, unsigned flags,
                                 const struct attn_span *out) {
@@ -180,15 +180,16 @@ static attn_status check_memory(attn_context *c, const struct layer *l, unsigned
     ATTN_TRY(attn_tensor_check(c, "k", a->k, flags | TENSOR_F32, &spans[4]));
     ATTN_TRY(attn_tensor_check(c, "v", a->v, flags | TENSOR_F32, &spans[5]));
     if (l->scoring.mask)
-        ATTN_TRY(attn_tensor_check(c, "scoring.mask", l->scoring.mask, flags | TENSOR_F32 | TENSOR_BOOL,
-                                   &spans[6]));
+        ATTN_TRY(attn_tensor_check(c, "scoring.mask", l->scoring.mask,
+                                   flags | TENSOR_F32 | TENSOR_F16 | TENSOR_BOOL, &spans[6]));
     if (w->pooling == ATTN_POOLING_ADDITIVE)
         ATTN_TRY(attn_tensor_check(c, "weights.w_a", w->w_a, flags | TENSOR_F32, &spans[7]));
     spans[8] = attn_span_of("weights.w_q", w->w_q, (size_t)w->w_q->bytes);
     spans[9] = attn_span_of("weights.w_k", w->w_k, (size_t)w->w_k->bytes);
     spans[10] = attn_span_of("weights.w_v", w->w_v, (size_t)w->w_v->bytes);
     if (l->multi && w->w_o) spans[11] = attn_span_of("weights.w_o", w->w_o, (size_t)w->w_o->bytes);
-    attn_scoring_spans(&l->scoring, a->q->size[BATCH], &spans[12]);
+    const struct attn_scoring_sizes z = attn_pool_sizes(&l->p);
+    attn_scoring_spans(&l->scoring, &z, &spans[12]);
     ATTN_TRY(attn_features_overlap(c, "weights.a_q", &l->f_q, spans, OUTPUTS));
     ATTN_TRY(attn_features_overlap(c, "weights.a_k", &l->f_k, spans, OUTPUTS));
     return attn_spans_check(c, spans, SPANS, OUTPUTS);

@@ -9,7 +9,8 @@
  *  score       s = (q * c).k with c = scale * log2(e) rounded once: one chain from 0 in ascending index.
  *              Additive: s = (w * c).tanh(a_q + a_k), one chain from 0 in ascending index; how a tanh is
  *              computed follows from its own two arguments (src/common/pool_additive.h).
- *              Then, in this order: s = fma(mask, log2(e), s) where an additive mask is given,
+ *              Then, in this order: with a soft cap c, C = c * log2(e), s = C * tanh(s * (1 / C)); with ALiBi,
+ *              s = fma(-(slope * log2(e)), |position - j|, s); s = fma(mask, log2(e), s) where an additive mask is given;
  *              s = max(s, -FLT_MAX).
  *  softmax     in base 2, per row, over tiles of ATTN_KEY_TILE keys aligned to absolute positions, within
  *              a chunk. x = largest visible score of the tile. If x > m + ATTN_RESCALE: f = exp2(m - x),
@@ -19,8 +20,9 @@
  *  chunks      of ATTN_CHUNK keys start anew (m = -inf, l = 0, o = 0) and are merged in ascending order:
  *              M = max(m_a, m_b), a = exp2(m_a - M), b = exp2(m_b - M), l = fma(l_b, b, l_a * a), o alike.
  *              A chunk that a row does not see changes nothing; the first one seen is taken as it is.
- *  end         out = o * (1 / l); lse = (m + log2(l)) * ln(2).
- *              weights: w_j = exp2(s_j - M) * (1 / l) with the merged M and l.
+ *  end         out = o * (1 / l); lse = (m + log2(l)) * ln(2). With a sink, S = sink * log2(e): M = max(m, S),
+ *              f = exp2(m - M), L = fma(l, f, exp2(S - M)), out = o * (f * (1 / L)), lse_sinks = (M + log2(L)) * ln(2).
+ *              weights: w_j = exp2(s_j - m) * (what o is multiplied by), with the merged m and l.
  *  exp2, tanh, log2 are SLEEF's Sleef_finz_* (exp2 u10, tanh u35, log2 u10), or the same bits inlined.
  */
 #ifndef ATTN_ORDER_H

@@ -1,49 +1,33 @@
 #include "pool.h"
 
+#include <float.h>
 #include <math.h>
+#include <stddef.h>
 
 #include "order.h"
 #include "size.h"
 
-attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from) {
-    *to = (attn_scoring){0};
-    if (!from) return ATTN_OK;
-    ATTN_TRY(attn_struct_read(c, "scoring", to, sizeof *to, from));
-    if (!isfinite(to->scale)) return attn_fail(c, ATTN_ERROR_ARGUMENT, "scoring.scale is not finite");
-    if ((unsigned)to->causal > ATTN_CAUSAL_BOTTOM_RIGHT)
-        return attn_fail(c, ATTN_ERROR_ARGUMENT, "scoring.causal has no value %d", (int)to->causal);
-    return ATTN_OK;
-}
-
-void attn_scoring_spans(const attn_scoring *s, size_t batch, struct attn_span spans[2]) {
-    spans[0] = attn_span_of("scoring.q_lengths", s->q_lengths, batch * sizeof(size_t));
-    spans[1] = attn_span_of("scoring.kv_lengths", s->kv_lengths, batch * sizeof(size_t));
+struct attn_scoring_sizes attn_pool_sizes(const struct attn_pooling_problem *p) {
+    return (struct attn_scoring_sizes){p->q->size[BATCH], p->n_head ? p->n_head : p->q->size[HEAD],
+                                       p->q->size[ROW], p->k->size[ROW]};
 }
 
 /* ---- Checks ------------------------------------------------------------------------------------------ */
 
-static attn_status check_lengths(attn_context *c, const char *name, const size_t *lengths, size_t batch,
-                                 size_t most) {
-    for (size_t b = 0; lengths && b < batch; b++) {
-        if (lengths[b] > most)
-            return attn_fail(c, ATTN_ERROR_SHAPE, "%s[%zu] is %zu, more than the %zu rows there are", name, b,
-                             lengths[b], most);
-    }
-    return ATTN_OK;
-}
-
-static attn_status check_scoring(attn_context *c, const struct attn_pooling_problem *p, unsigned flags,
-                                 struct attn_span *span) {
-    const attn_tensor *q = p->q, *mask = p->scoring.mask;
-    const size_t heads = p->mask_heads ? p->mask_heads : q->size[HEAD];
-    ATTN_TRY(check_lengths(c, "scoring.q_lengths", p->scoring.q_lengths, q->size[BATCH], q->size[ROW]));
-    ATTN_TRY(check_lengths(c, "scoring.kv_lengths", p->scoring.kv_lengths, q->size[BATCH], p->k->size[ROW]));
+static attn_status check_mask(attn_context *c, const struct attn_pooling_problem *p, size_t n_q, size_t n_kv,
+                              unsigned flags, struct attn_span *span) {
+    const attn_scoring *s = &p->scoring;
+    const struct attn_scoring_sizes z = attn_pool_sizes(p);
+    const attn_tensor *mask = s->mask;
     *span = attn_span_of("scoring.mask", NULL, 0);
     if (!mask) return ATTN_OK;
-    ATTN_TRY(attn_tensor_check(c, "scoring.mask", mask, TENSOR_F32 | TENSOR_BOOL | flags, span));
-    return attn_tensor_expect(c, "scoring.mask", mask, mask->size[BATCH] == 1 ? 1 : q->size[BATCH],
-                              mask->size[HEAD] == 1 ? 1 : heads, mask->size[ROW] == 1 ? 1 : q->size[ROW],
-                              mask->size[COLUMN] == 1 ? 1 : p->k->size[ROW]);
+    ATTN_TRY(attn_tensor_check(c, "scoring.mask", mask, TENSOR_F32 | TENSOR_F16 | TENSOR_BOOL | flags, span));
+    return attn_tensor_expect(c, "scoring.mask", mask,
+                              mask->size[BATCH] == 1 ? 1
+                              : s->q_starts          ? s->n_sequences
+                                                     : z.batch,
+                              mask->size[HEAD] == 1 ? 1 : z.n_head, mask->size[ROW] == 1 ? 1 : n_q,
+                              mask->size[COLUMN] == 1 ? 1 : n_kv);
 }
 
 /* An optional output [batch, n_head, n_q, columns]. */
@@ -75,95 +59,184 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
                             struct attn_span *spans, size_t *n_spans, size_t *n_outputs) {
     const unsigned flags = query ? TENSOR_NO_DATA : 0;
     const attn_tensor *q = p->q;
-    ATTN_TRY(check_inputs(c, p, flags, spans + 3));
+    size_t most_q, most_kv;
+    ATTN_TRY(check_inputs(c, p, flags, spans + 4));
+    const struct attn_scoring_sizes z = attn_pool_sizes(p);
     ATTN_TRY(attn_tensor_check(c, "out", p->out, TENSOR_F32 | TENSOR_OUTPUT | flags, &spans[0]));
     ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW],
                                 p->v->size[COLUMN]));
+    ATTN_TRY(attn_scoring_check(c, &p->scoring, &z));
+    attn_sequences_most(&p->scoring, &z, &most_q, &most_kv);
     ATTN_TRY(check_extra(c, "lse", p->lse, q, 1, flags, &spans[1]));
-    ATTN_TRY(check_extra(c, p->weights_name, p->weights, q, p->k->size[ROW], flags, &spans[2]));
-    ATTN_TRY(check_scoring(c, p, flags, &spans[6]));
-    spans[7] = attn_span_of(p->w_name, NULL, 0);
+    ATTN_TRY(check_extra(c, p->weights_name, p->weights, q, most_kv, flags, &spans[2]));
+    ATTN_TRY(check_extra(c, "lse_sinks", p->lse_sinks, q, 1, flags, &spans[3]));
+    ATTN_TRY(check_mask(c, p, most_q, most_kv, flags, &spans[7]));
+    spans[8] = attn_span_of(p->w_name, NULL, 0);
     if (p->w) {
-        ATTN_TRY(attn_tensor_check(c, p->w_name, p->w, TENSOR_F32 | flags, &spans[7]));
+        ATTN_TRY(attn_tensor_check(c, p->w_name, p->w, TENSOR_F32 | flags, &spans[8]));
         ATTN_TRY(attn_tensor_expect(c, p->w_name, p->w, 1, p->w->size[HEAD] == 1 ? 1 : q->size[HEAD], 1,
                                     q->size[COLUMN]));
     }
-    attn_scoring_spans(&p->scoring, q->size[BATCH], &spans[8]);
+    attn_scoring_spans(&p->scoring, &z, &spans[9]);
     *n_spans = ATTN_POOL_SPANS;
-    *n_outputs = 3;
+    *n_outputs = ATTN_POOL_OUTPUTS;
     return ATTN_OK;
 }
 
 /* ---- Plan --------------------------------------------------------------------------------------------- */
 
 /*
- * Rows of one key/value head: query-major, the heads of its group inside. They are cut in blocks of the
+ * Rows of one key/value head of a sequence: query-major, the heads of its group inside. They are cut in blocks of the
  * backend's height. Where the blocks alone are too few to occupy many cores, each chunk of keys of a block is
  * a task of its own and a second round merges them: by shape alone, and with the same bits either way.
  */
+struct share {
+    size_t tasks;  /* of the first round */
+    size_t merges; /* blocks of one key/value head each: tasks of the second round */
+    size_t parts;  /* chunks of those */
+};
+
 struct plan {
     const struct attn_backend *backend;
     const struct attn_pooling_problem *p;
-    size_t group, rows, block_rows, blocks; /* rows and blocks of one key/value head of one sequence */
-    size_t heads;                           /* batch * n_head_kv */
-    size_t together;                        /* key/value heads of a task; divides n_head_kv */
-    size_t chunks;                          /* of keys */
+    struct attn_scoring_sizes sizes;
+    size_t group, block_rows;
+    size_t n_head_kv, together; /* key/value heads, and those of a task; together divides n_head_kv */
+    size_t sequences;
+    struct share total;
     int split;
     size_t part; /* floats of a partial result */
     size_t worker_bytes;
     char *scratch, *parts;
+    struct share *before; /* [sequences]: of all that come before, where their sizes differ; otherwise NULL */
 };
 
-enum { ENOUGH_TASKS = 256, FEWEST_TASKS = 16, PAGE_FLOATS = 1024 };
+enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, PAGE_FLOATS = 1024 };
+
+/* Blocks of one key/value head, and chunks of keys, of sequence q. */
+static size_t blocks_of(const struct plan *plan, const struct attn_sequence *q) {
+    return attn_ceil_div(q->rows * plan->group, plan->block_rows);
+}
+static size_t chunks_of(const struct plan *plan, const struct attn_sequence *q) {
+    return plan->split ? attn_max(1, attn_ceil_div(q->n_kv, ATTN_CHUNK)) : 1;
+}
+
+static struct attn_sequence sequence_at(const struct plan *plan, size_t b) {
+    return attn_sequence_at(&plan->p->scoring, &plan->sizes, b);
+}
+
+/* A sequence as the tasks count it: with the tensor's rows where all have the same, whatever their lengths. */
+static struct attn_sequence shape_at(const struct plan *plan, size_t b) {
+    struct attn_sequence q = sequence_at(plan, b);
+    if (!plan->p->scoring.q_starts) q.n_kv = plan->sizes.n_kv;
+    return q;
+}
 
 /*
  * How many key/value heads a task of few rows takes. Where a host keeps the heads of a key side by side, one head's rows
  * are pieces of different pages, which processors do not fetch ahead: all heads together are one linear read. Only as many
  * as make a page, and only where enough tasks are left.
  */
-static size_t heads_together(const struct plan *plan) {
+static size_t heads_together(const struct plan *plan, size_t most_rows, size_t pieces) {
     const struct attn_pooling_problem *p = plan->p;
     const attn_tensor *k = p->k, *v = p->v;
-    const size_t d_k = k->size[COLUMN], d_v = v->size[COLUMN], n = k->size[HEAD];
+    const size_t d_k = k->size[COLUMN], d_v = v->size[COLUMN], n = plan->n_head_kv;
     size_t together = 1;
-    if (plan->rows > plan->backend->pool_heads_rows || p->weights || p->score != ATTN_SCORE_DOT) return 1;
+    if (most_rows > plan->backend->pool_heads_rows || p->weights || p->score != ATTN_SCORE_DOT) return 1;
     if (attn_stride(k, HEAD) != (ptrdiff_t)d_k || attn_stride(v, HEAD) != (ptrdiff_t)d_v) return 1;
     while (together < n && together < ATTN_HEADS_MAX && together * attn_min(d_k, d_v) < PAGE_FLOATS) {
         do together++;
         while (n % together);
     }
-    return together <= ATTN_HEADS_MAX && plan->heads / together * plan->chunks >= FEWEST_TASKS ? together : 1;
+    return together <= ATTN_HEADS_MAX && pieces / together >= FEWEST_TASKS ? together : 1;
+}
+
+static int add_shares(struct share *to, const struct share *x) {
+    return !__builtin_add_overflow(to->tasks, x->tasks, &to->tasks) &&
+           !__builtin_add_overflow(to->merges, x->merges, &to->merges) &&
+           !__builtin_add_overflow(to->parts, x->parts, &to->parts);
+}
+
+/* The total of all sequences; where `before` is given, fills it. Returns 0 on overflow. */
+static int count(struct plan *plan, struct share *before) {
+    const int differ = plan->p->scoring.q_starts != NULL;
+    plan->total = (struct share){0};
+    for (size_t b = 0; b < (differ ? plan->sequences : attn_min(plan->sequences, 1)); b++) {
+        const struct attn_sequence q = shape_at(plan, b);
+        const size_t blocks = blocks_of(plan, &q), chunks = chunks_of(plan, &q);
+        struct share x;
+        if (before) before[b] = plan->total;
+        if (__builtin_mul_overflow(blocks, plan->n_head_kv, &x.merges) ||
+            __builtin_mul_overflow(x.merges, chunks, &x.parts))
+            return 0;
+        x.tasks = x.parts / plan->together;
+        if (!add_shares(&plan->total, &x)) return 0;
+    }
+    return differ || (!__builtin_mul_overflow(plan->total.merges, plan->sequences, &plan->total.merges) &&
+                      !__builtin_mul_overflow(plan->total.tasks, plan->sequences, &plan->total.tasks) &&
+                      !__builtin_mul_overflow(plan->total.parts, plan->sequences, &plan->total.parts));
+}
+
+/* Sequence and what comes before it, of item `index` of one member of the shares. */
+static size_t locate(const struct plan *plan, size_t index, size_t member, struct share *before) {
+#define MEMBER(share) (*(const size_t *)(const void *)((const char *)(share) + member))
+    if (!plan->before) {
+        const size_t b = index / (MEMBER(&plan->total) / plan->sequences);
+        const struct share *t = &plan->total;
+        *before = (struct share){t->tasks / plan->sequences * b, t->merges / plan->sequences * b,
+                                 t->parts / plan->sequences * b};
+        return b;
+    }
+    size_t lo = 0,
+           hi = plan->sequences; /* the last one that begins at or before index: empty ones come first */
+    while (hi - lo > 1) {
+        const size_t middle = lo + (hi - lo) / 2;
+        if (MEMBER(&plan->before[middle]) <= index)
+            lo = middle;
+        else
+            hi = middle;
+    }
+#undef MEMBER
+    *before = plan->before[lo];
+    return lo;
 }
 
 static attn_status make_plan(attn_context *c, const struct attn_pooling_problem *p, struct plan *plan,
                              size_t *bytes) {
     const struct attn_backend *b = c->backend;
-    const size_t n_kv = p->k->size[ROW], d_v = p->v->size[COLUMN];
-    *plan = (struct plan){.backend = b, .p = p};
-    plan->group = p->q->size[HEAD] / p->k->size[HEAD];
-    size_t tasks;
-    if (__builtin_mul_overflow(p->q->size[ROW], plan->group, &plan->rows) ||
-        __builtin_mul_overflow(p->q->size[BATCH], p->k->size[HEAD], &plan->heads))
+    const size_t d_k = p->q->size[COLUMN], d_v = p->v->size[COLUMN];
+    size_t most_q, most_kv, most_rows, total = 0, each = 0;
+    *plan = (struct plan){.backend = b, .p = p, .sizes = attn_pool_sizes(p), .together = 1};
+    plan->n_head_kv = p->k->size[HEAD];
+    plan->group = p->q->size[HEAD] / plan->n_head_kv;
+    plan->sequences = attn_sequences(&p->scoring, &plan->sizes);
+    attn_sequences_most(&p->scoring, &plan->sizes, &most_q, &most_kv);
+    if (__builtin_mul_overflow(attn_max(most_q, p->q->size[ROW]), plan->group, &most_rows))
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its rows and heads are more than fit a size");
-    plan->block_rows = attn_min(b->pool_rows, attn_max(plan->rows, 1));
-    plan->blocks = attn_ceil_div(plan->rows, plan->block_rows);
-    plan->chunks = attn_max(1, attn_ceil_div(n_kv, ATTN_CHUNK));
-    if (__builtin_mul_overflow(plan->blocks, plan->heads, &tasks) ||
-        __builtin_mul_overflow(tasks, plan->chunks, &tasks))
-        return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
-    plan->together = heads_together(plan);
-    plan->split = b->splits && !p->weights && plan->chunks > 1 &&
-                  plan->blocks * plan->heads / plan->together < ENOUGH_TASKS;
+    most_rows = most_q * plan->group;
+    plan->block_rows = attn_min(b->pool_rows, attn_max(most_rows, 1));
+
+    plan->split = b->splits && !p->weights && most_kv > ATTN_CHUNK;
+    int fits = count(plan, NULL);
+    plan->together = heads_together(plan, most_rows, plan->total.parts);
+    if (plan->split && fits) {
+        plan->split = 0;
+        fits = count(plan, NULL);
+        plan->split = plan->total.tasks < ENOUGH_TASKS;
+    }
+    fits = fits && count(plan, NULL);
+    if (!fits) return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
 
     const size_t lanes = (plan->block_rows + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
-    size_t total = 0, each = 0;
-    int fits = d_v < SIZE_MAX / 65536 && p->q->size[COLUMN] < SIZE_MAX / 65536;
+    fits = d_v < SIZE_MAX / 65536 && d_k < SIZE_MAX / 65536;
     plan->part = (d_v + 2) * lanes;
-    plan->worker_bytes = fits ? b->pool_scratch(p->score, p->q->size[COLUMN], d_v, plan->together) : 0;
+    plan->worker_bytes = fits ? b->pool_scratch(p->score, d_k, d_v, plan->together) : 0;
     fits = fits && attn_size_add(&each, plan->worker_bytes, 1) &&
            attn_size_add(&total, each, c->executor.n_workers);
+    if (p->scoring.q_starts) fits = fits && attn_size_add(&total, plan->sequences, sizeof(struct share));
     if (plan->split)
-        fits = fits && plan->part <= SIZE_MAX / 4 && attn_size_add(&total, tasks, plan->part * sizeof(float));
+        fits = fits && plan->part <= SIZE_MAX / 4 &&
+               attn_size_add(&total, plan->total.parts, plan->part * sizeof(float));
     if (!fits)
         return attn_fail(c, ATTN_ERROR_OVERFLOW,
                          "q: the scratch for its sizes does not fit the address space");
@@ -177,19 +250,7 @@ attn_status attn_pool_scratch_bytes(attn_context *c, const struct attn_pooling_p
     return make_plan(c, p, &plan, bytes);
 }
 
-/* The keys [lo, hi) that query row i of sequence b may see. */
-static void visible_range(const struct attn_pooling_problem *p, size_t b, size_t i, size_t *lo, size_t *hi) {
-    const attn_scoring *s = &p->scoring;
-    const size_t n_q = s->q_lengths ? s->q_lengths[b] : p->q->size[ROW];
-    const size_t n_kv = s->kv_lengths ? s->kv_lengths[b] : p->k->size[ROW];
-    *lo = 0;
-    *hi = i < n_q ? n_kv : 0;
-    if (*hi == 0 || s->causal == ATTN_CAUSAL_NONE) return;
-    if (s->causal == ATTN_CAUSAL_TOP_LEFT)
-        *hi = attn_min(n_kv, i + 1);
-    else /* j <= i + n_kv - n_q */
-        *hi = i + 1 + n_kv > n_q ? attn_min(n_kv, i + 1 + n_kv - n_q) : 0;
-}
+/* ---- Tasks -------------------------------------------------------------------------------------------- */
 
 /* Address of element (b, h, i, 0) in elements. */
 static ptrdiff_t element(const attn_tensor *t, size_t b, size_t h, size_t i) {
@@ -197,53 +258,98 @@ static ptrdiff_t element(const attn_tensor *t, size_t b, size_t h, size_t i) {
            (ptrdiff_t)i * attn_stride(t, ROW);
 }
 
-static void set_mask(struct attn_pool_task *t, const struct attn_pooling_problem *p, size_t b, size_t h,
-                     size_t i) {
+/* Where a task's rows begin: key/value head h_kv of sequence `of`, from row `row` of its blocks on. */
+struct place {
+    struct attn_sequence of;
+    size_t h_kv, block, row;
+    size_t h, i; /* its first head of queries, and the query, within the sequence */
+};
+
+static struct place place_of(const struct plan *plan, size_t b, size_t h_kv, size_t block) {
+    struct place at = {.of = sequence_at(plan, b), .h_kv = h_kv, .block = block};
+    at.row = block * plan->block_rows;
+    at.h = h_kv * plan->group;
+    at.i = at.row / plan->group;
+    return at;
+}
+
+static void set_mask(struct attn_pool_task *t, const struct attn_pooling_problem *p, const struct place *at) {
     const attn_tensor *mask = p->scoring.mask;
-    if (!mask || !p->k->size[ROW]) return;
-    const ptrdiff_t at = element(mask, b, h + p->mask_head, i);
-    t->mask_kind = mask->dtype == ATTN_BOOL ? ATTN_MASK_BOOL : ATTN_MASK_F32;
-    t->mask = mask->dtype == ATTN_BOOL ? (const void *)((const uint8_t *)mask->data + at)
-                                       : (const void *)((const float *)mask->data + at);
+    if (!mask || !at->of.n_kv) return;
+    const size_t head = mask->size[HEAD] > 1 ? at->h + p->head : 0;
+    const ptrdiff_t first =
+        element(mask, at->of.mask, head, at->i) * (ptrdiff_t)attn_dtype_bytes(mask->dtype);
+    t->mask_kind = mask->dtype == ATTN_BOOL  ? ATTN_MASK_BOOL
+                   : mask->dtype == ATTN_F16 ? ATTN_MASK_F16
+                                             : ATTN_MASK_F32;
+    t->mask = (const char *)mask->data + first;
     t->mask_row = attn_stride(mask, ROW);
     t->mask_head = attn_stride(mask, HEAD);
     t->mask_key = mask->size[COLUMN] > 1;
 }
 
-/* The outputs of block `block` of key/value head `head`; what the merge needs. */
-static void set_block(struct attn_pool_task *t, const struct plan *plan, size_t head, size_t block) {
+/* The outputs of a block, and what the merge needs. */
+static void set_block(struct attn_pool_task *t, const struct plan *plan, const struct place *at) {
     const struct attn_pooling_problem *p = plan->p;
-    const size_t n_head_kv = p->k->size[HEAD], b = head / n_head_kv, h = head % n_head_kv * plan->group;
-    const size_t row = block * plan->block_rows, i = row / plan->group;
+    const size_t b = at->of.batch, i = at->of.q_row + at->i;
     t->score = p->score;
-    t->n_rows = attn_min(plan->block_rows, plan->rows - row);
+    t->n_rows = attn_min(plan->block_rows, at->of.rows * plan->group - at->row);
     t->group = plan->group;
     t->heads = plan->together;
-    t->first = row % plan->group;
+    t->first = at->row % plan->group;
     t->d_k = p->q->size[COLUMN];
     t->d_v = p->v->size[COLUMN];
-    t->out = (float *)p->out->data + element(p->out, b, h, i);
+    t->out = (float *)p->out->data + element(p->out, b, at->h, i);
     t->out_row = attn_stride(p->out, ROW);
     t->out_head = attn_stride(p->out, HEAD);
+    if (p->scoring.sinks) t->sinks = p->scoring.sinks + p->head + at->h;
     if (p->lse) {
-        t->lse = (float *)p->lse->data + element(p->lse, b, h, i);
+        t->lse = (float *)p->lse->data + element(p->lse, b, at->h, i);
         t->lse_row = attn_stride(p->lse, ROW);
         t->lse_head = attn_stride(p->lse, HEAD);
     }
+    if (p->lse_sinks) {
+        t->lse_sinks = (float *)p->lse_sinks->data + element(p->lse_sinks, b, at->h, i);
+        t->lse_sinks_row = attn_stride(p->lse_sinks, ROW);
+        t->lse_sinks_head = attn_stride(p->lse_sinks, HEAD);
+    }
 }
 
-static void set_inputs(struct attn_pool_task *t, const struct plan *plan, size_t head, size_t block) {
+/* How scores are shaped, and what the rows see. */
+static void set_scoring(struct attn_pool_task *t, const struct plan *plan, const struct place *at) {
+    const attn_scoring *s = &plan->p->scoring;
+    t->scale = s->scale;
+    if (t->scale == 0.0f) t->scale = t->score == ATTN_SCORE_DOT ? 1.0f / sqrtf((float)t->d_k) : 1.0f;
+    if (s->soft_cap > 0.0f) {
+        /* within what has an inverse: beyond, a cap is as good as none, or as all scores equal */
+        t->cap = fminf(fmaxf(s->soft_cap * ATTN_LOG2E, FLT_MIN), FLT_MAX);
+        t->cap_inverse = 1.0f / t->cap;
+    }
+    if (s->alibi_slopes) t->slopes = s->alibi_slopes + plan->p->head + at->h;
+    if (__builtin_add_overflow(at->of.offset, (ptrdiff_t)at->i, &t->position)) t->position = PTRDIFF_MAX / 2;
+    if (s->q_documents) {
+        t->q_documents = s->q_documents + at->of.batch * plan->sizes.n_q + at->of.q_row + at->i;
+        t->kv_documents = s->kv_documents + at->of.batch * plan->sizes.n_kv + at->of.kv_row;
+    }
+    set_mask(t, plan->p, at);
+    for (size_t r = 0; r < t->n_rows; r++) {
+        const struct attn_sight see = attn_sight_of(s, &at->of, (at->row + r) / plan->group);
+        t->lo[r] = see.lo;
+        t->hi[r] = see.hi;
+        t->also[r] = see.also;
+    }
+}
+
+static void set_inputs(struct attn_pool_task *t, const struct plan *plan, const struct place *at) {
     const struct attn_pooling_problem *p = plan->p;
-    const size_t n_head_kv = p->k->size[HEAD], b = head / n_head_kv, h_kv = head % n_head_kv,
-                 h = h_kv * plan->group;
-    const size_t row = block * plan->block_rows, i = row / plan->group;
-    t->q = (const float *)p->q->data + element(p->q, b, h, i);
+    const size_t b = at->of.batch;
+    t->q = (const float *)p->q->data + element(p->q, b, at->h, at->of.q_row + at->i);
     t->q_row = attn_stride(p->q, ROW);
     t->q_head = attn_stride(p->q, HEAD);
-    t->n_kv = p->k->size[ROW];
+    t->n_kv = at->of.n_kv;
     if (t->n_kv) {
-        t->k = (const float *)p->k->data + element(p->k, b, h_kv, 0);
-        t->v = (const float *)p->v->data + element(p->v, b, h_kv, 0);
+        t->k = (const float *)p->k->data + element(p->k, b, at->h_kv, at->of.kv_row);
+        t->v = (const float *)p->v->data + element(p->v, b, at->h_kv, at->of.kv_row);
     }
     t->k_row = attn_stride(p->k, ROW);
     t->v_row = attn_stride(p->v, ROW);
@@ -251,68 +357,69 @@ static void set_inputs(struct attn_pool_task *t, const struct plan *plan, size_t
     t->v_head = attn_stride(p->v, HEAD);
     if (p->w) {
         t->w_head = attn_stride(p->w, HEAD);
-        t->w = (const float *)p->w->data + (ptrdiff_t)h * t->w_head;
+        t->w = (const float *)p->w->data + (ptrdiff_t)at->h * t->w_head;
     }
-    t->scale = p->scoring.scale;
-    if (t->scale == 0.0f) t->scale = p->score == ATTN_SCORE_DOT ? 1.0f / sqrtf((float)t->d_k) : 1.0f;
-    set_mask(t, p, b, h, i);
     if (p->weights) {
-        t->weights = (float *)p->weights->data + element(p->weights, b, h, i);
+        t->weights = (float *)p->weights->data + element(p->weights, b, at->h, at->of.q_row + at->i);
         t->weights_row = attn_stride(p->weights, ROW);
         t->weights_head = attn_stride(p->weights, HEAD);
+        t->n_weights = p->weights->size[COLUMN];
     }
-    for (size_t r = 0; r < t->n_rows; r++) visible_range(p, b, (row + r) / plan->group, &t->lo[r], &t->hi[r]);
-}
-
-static void run_block(void *arg, size_t index, size_t worker) {
-    const struct plan *plan = arg;
-    struct attn_pool_task t = {0};
-    /* descending: with a causal mask the last blocks are the longest, and tasks start in this order */
-    const size_t block = plan->blocks - 1 - index % plan->blocks;
-    set_block(&t, plan, index / plan->blocks * plan->together, block);
-    set_inputs(&t, plan, index / plan->blocks * plan->together, block);
-    t.scratch = plan->scratch + worker * plan->worker_bytes;
-    plan->backend->pool(&t);
+    set_scoring(t, plan, at);
 }
 
 static float *part_of(const struct plan *plan, size_t index) {
     return (float *)(void *)(plan->parts + index * plan->part * sizeof(float));
 }
 
-static void run_part(void *arg, size_t index, size_t worker) {
+/* A task of the first round: a block of rows over all its keys, or over one chunk of them. */
+static void run_block(void *arg, size_t index, size_t worker) {
     const struct plan *plan = arg;
     struct attn_pool_task t = {0};
-    const size_t block = index / plan->chunks % plan->blocks;
-    const size_t head = index / plan->chunks / plan->blocks * plan->together;
-    set_block(&t, plan, head, block);
-    set_inputs(&t, plan, head, block);
-    t.chunk = index % plan->chunks;
-    t.part = part_of(plan, (head * plan->blocks + block) * plan->chunks + t.chunk);
-    t.part_head = plan->blocks * plan->chunks * plan->part;
+    struct share before;
+    const size_t b = locate(plan, index, offsetof(struct share, tasks), &before);
+    const struct attn_sequence shape = shape_at(plan, b);
+    const size_t blocks = blocks_of(plan, &shape), chunks = chunks_of(plan, &shape);
+    const size_t rest = index - before.tasks, head = rest / chunks / blocks * plan->together;
+    /* descending: with a causal mask the last blocks are the longest, and tasks start in this order */
+    const struct place at = place_of(plan, b, head, blocks - 1 - rest / chunks % blocks);
+    set_block(&t, plan, &at);
+    set_inputs(&t, plan, &at);
+    if (plan->split) {
+        t.chunk = rest % chunks;
+        t.part = part_of(plan, before.parts + (head * blocks + at.block) * chunks + t.chunk);
+        t.part_head = blocks * chunks * plan->part;
+    }
     t.scratch = plan->scratch + worker * plan->worker_bytes;
     plan->backend->pool(&t);
 }
 
-static void run_merge(void *arg, size_t block, size_t worker) {
+static void run_merge(void *arg, size_t index, size_t worker) {
     const struct plan *plan = arg;
     struct attn_pool_task t = {0};
+    struct share before;
     (void)worker;
-    set_block(&t, plan, block / plan->blocks, block % plan->blocks);
-    t.part = part_of(plan, block * plan->chunks);
-    plan->backend->merge(&t, plan->chunks, plan->part);
+    const size_t b = locate(plan, index, offsetof(struct share, merges), &before);
+    const struct attn_sequence shape = shape_at(plan, b);
+    const size_t blocks = blocks_of(plan, &shape), chunks = chunks_of(plan, &shape),
+                 rest = index - before.merges;
+    const struct place at = place_of(plan, b, rest / blocks, rest % blocks);
+    set_block(&t, plan, &at);
+    t.part = part_of(plan, before.parts + rest * chunks);
+    plan->backend->merge(&t, chunks, plan->part);
 }
 
 void attn_pool_run(attn_context *c, const struct attn_pooling_problem *p, void *scratch) {
     struct plan plan;
-    size_t bytes;
-    if (make_plan(c, p, &plan, &bytes) != ATTN_OK || plan.blocks * plan.heads == 0) return;
-    const size_t blocks = plan.blocks * plan.heads;
+    size_t bytes, used = 0;
+    if (make_plan(c, p, &plan, &bytes) != ATTN_OK || plan.total.tasks == 0) return;
     plan.scratch = scratch;
     plan.parts = plan.scratch + plan.worker_bytes * c->executor.n_workers;
-    if (plan.split) {
-        attn_executor_run(&c->executor, blocks / plan.together * plan.chunks, run_part, &plan);
-        attn_executor_run(&c->executor, blocks, run_merge, &plan);
-    } else {
-        attn_executor_run(&c->executor, blocks / plan.together, run_block, &plan);
+    if (p->scoring.q_starts) {
+        plan.before = (struct share *)(void *)plan.parts;
+        if (!attn_size_add(&used, plan.sequences, sizeof(struct share)) || !count(&plan, plan.before)) return;
+        plan.parts += used;
     }
+    attn_executor_run(&c->executor, plan.total.tasks, run_block, &plan);
+    if (plan.split) attn_executor_run(&c->executor, plan.total.merges, run_merge, &plan);
 }

@@ -4,28 +4,25 @@
 
 #include "backend.h"
 #include "context.h"
+#include "scoring.h"
 #include "tensor.h"
 
 /* One pooling problem: what attn_sdpa and attn_additive have in common. */
 struct attn_pooling_problem {
     enum attn_score_kind score;
-    const attn_tensor *q, *k, *v, *out, *lse, *weights;
+    const attn_tensor *q, *k, *v, *out, *lse, *weights, *lse_sinks;
     const attn_tensor *w;              /* additive: [1, n_head or 1, 1, c] */
     const char *weights_name, *w_name; /* what error texts call those two */
     attn_scoring scoring;              /* a copy of this version's size; zeroed where the caller gave none */
-    size_t mask_head;                  /* where the heads of q begin in the mask's */
-    size_t mask_heads;                 /* how many heads the mask counts; 0: those of q */
+    size_t head;                       /* where the heads of q begin in those that the scoring counts */
+    size_t n_head;                     /* how many it counts; 0: those of q */
 };
 
-/* Where scoring is null all is default. */
-attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from);
+struct attn_scoring_sizes attn_pool_sizes(const struct attn_pooling_problem *p);
 
-/* The spans of q_lengths and kv_lengths, for the overlap rule. */
-void attn_scoring_spans(const attn_scoring *s, size_t batch, struct attn_span spans[2]);
-
-/* Checks q, k, v, out, lse, weights and scoring against each other, with their spans for the overlap rule:
+/* Checks q, k, v, out, lse, weights, lse_sinks and scoring against each other, with their spans for the overlap rule:
  * outputs first (returned in *n_outputs), at most ATTN_POOL_SPANS in all. query: data is not looked at. */
-enum { ATTN_POOL_SPANS = 10 };
+enum { ATTN_POOL_SPANS = 9 + ATTN_SCORING_SPANS, ATTN_POOL_OUTPUTS = 4 };
 attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query,
                             struct attn_span *spans, size_t *n_spans, size_t *n_outputs);
 

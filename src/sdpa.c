@@ -14,7 +14,8 @@ static attn_status prepare(attn_context *c, const attn_sdpa_args *args, int quer
                                        .out = a.out,
                                        .lse = a.lse,
                                        .weights = a.weights,
-                                       .weights_name = "weights"};
+                                       .weights_name = "weights",
+                                       .lse_sinks = a.lse_sinks};
     ATTN_TRY(attn_scoring_read(c, &p->scoring, a.scoring));
     ATTN_TRY(attn_pool_check(c, p, query, spans, &n, &n_outputs));
     return attn_spans_check(c, spans, n, n_outputs);

@@ -1,6 +1,8 @@
 #include "tensor.h"
 
-size_t attn_dtype_bytes(attn_dtype dtype) { return dtype == ATTN_F32 ? sizeof(float) : 1; }
+size_t attn_dtype_bytes(attn_dtype dtype) {
+    return dtype == ATTN_F32 ? sizeof(float) : dtype == ATTN_F16 ? sizeof(uint16_t) : 1;
+}
 
 attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, size_t head, size_t row,
                                    size_t column) {
@@ -95,8 +97,9 @@ attn_status attn_tensor_check(attn_context *c, const char *name, const attn_tens
                               struct attn_span *span) {
     if (span) *span = attn_span_of(name, NULL, 0);
     if (!t) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s is null", name);
-    const int known = t->dtype == ATTN_F32 || t->dtype == ATTN_BOOL;
-    if (!known || !(flags & (t->dtype == ATTN_F32 ? TENSOR_F32 : TENSOR_BOOL)))
+    static const unsigned bits[] = {
+        [ATTN_F32] = TENSOR_F32, [ATTN_BOOL] = TENSOR_BOOL, [ATTN_F16] = TENSOR_F16};
+    if ((size_t)t->dtype >= sizeof bits / sizeof *bits || !(flags & bits[t->dtype]))
         return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type %d is not taken here", name,
                          (int)t->dtype);
     ptrdiff_t lo, hi;

@@ -13,8 +13,9 @@ enum { BATCH, HEAD, ROW, COLUMN };
 enum {
     TENSOR_F32 = 1u << 0,
     TENSOR_BOOL = 1u << 1,
-    TENSOR_OUTPUT = 1u << 2, /* written: elements must not alias each other */
-    TENSOR_NO_DATA = 1u << 3 /* a size query: data is not looked at */
+    TENSOR_OUTPUT = 1u << 2,  /* written: elements must not alias each other */
+    TENSOR_NO_DATA = 1u << 3, /* a size query: data is not looked at */
+    TENSOR_F16 = 1u << 4
 };
 
 /* Bytes [lo, hi) that a tensor or an array touches; lo == hi: none. */

@@ -104,6 +104,20 @@ static struct sums additive_sums(const struct attn_bound_row *r, size_t j) {
     return s;
 }
 
+/* Soft cap of a score in log2 units, s within e: C tanh(s / C), C = cap log2 e. Returns the new error. C and 1 / C are f32
+ * in every backend. */
+static double cap_score(const struct attn_bound_row *r, double *s, double e) {
+    double cap = r->soft_cap * LOG2E, x = *s / cap, t = tanh(x);
+    double constants = gamma_n(3, U32), g_x = rounding(r->arith, 1, 3) + constants;
+    double d = (e + g_x * (fabs(*s) + e)) / cap + TINY32;
+    double edge = fabs(x) > d ? 1 / cosh(fabs(x) - d) : 1;
+    double te = fmin(d * edge * edge, 2);
+    te += rounding(r->arith, 7, 7) * (fabs(t) + te) + TINY32;
+    *s = cap * t;
+    if (isnan(e)) return NAN;
+    return cap * (te + g_x * (fabs(t) + te)) + TINY32;
+}
+
 /* Score of key j in log2 units; *err bounds the backend's error. */
 static double score(const struct attn_bound_row *r, size_t j, double *err) {
     double c = r->scale * LOG2E, ac = fabs(c), d = (double)r->d_k;
@@ -112,6 +126,12 @@ static double score(const struct attn_bound_row *r, size_t j, double *err) {
     double e = ac * (t.carried + (rounding(r->arith, d + 3, d + 4) + r->scale_err) * t.mag) + t.lost +
                TINY32 * t.mag;
     if (r->arith == ATTN_BOUND_SIMD && ac * t.mag > FLT_MAX) e = INFINITY;
+    if (r->soft_cap > 0) e = cap_score(r, &s, e);
+    if (r->slope != 0) {
+        double m = r->slope * fabs(r->position - (double)j) * LOG2E;
+        s -= m;
+        e += rounding(r->arith, 4, 4) * fabs(m) + rounding(r->arith, 1, 1) * (fabs(m) + fabs(s) + e) + TINY32;
+    }
     if (r->mask && r->mask[j] != 0) {
         double m = r->mask[j] * LOG2E;
         s += m;
@@ -137,6 +157,7 @@ struct softmax {
     double shared;                                    /* A, the sum of up */
     double max_delta;                                 /* largest error of an exponent */
     int nan;
+    int sink; /* s[n], e[n], w[n] and up[n] are a sink's */
 };
 
 /* Walks the visible keys tile by tile: lowest maximum of a tile, and how often the running maximum of
@@ -167,13 +188,28 @@ static void count_steps(struct softmax *m) {
         m->chunk_tiles = fmax(m->chunk_tiles, (double)tiles);
         m->rescales = fmax(m->rescales, (double)moves);
     }
+}
+
+static void limit_rescales(struct softmax *m) {
     double spread = m->high - m->low, size = U32 * (fabs(m->high) + fabs(m->low) + ATTN_RESCALE);
     m->stale = fmin(ATTN_RESCALE + size, spread);
     if (size <= 1) /* otherwise m + 8 may round to m */
         m->rescales = fmin(m->rescales, floor(spread / (ATTN_RESCALE - 1)));
 }
 
-static void softmax_row(const struct attn_bound_row *r, struct softmax *m) {
+/* A sink is merged as a chunk of its own would be whose one key has no value, wherever that is done. */
+static void add_sink(const struct attn_bound_row *r, struct softmax *m) {
+    double s = *r->sink * LOG2E, e = rounding(r->arith, 2, 2) * fabs(s) + TINY32;
+    m->s[m->n] = s;
+    m->e[m->n] = e;
+    m->sink = 1;
+    m->top = fmax(m->top, s);
+    m->high = fmax(m->high, s + e);
+    m->low = fmin(m->low, s - e);
+    m->chunks++;
+}
+
+static void gather(const struct attn_bound_row *r, struct softmax *m) {
     m->top = m->high = -INFINITY;
     for (size_t j = 0; j < r->n_kv; j++) {
         if (r->mask && r->mask[j] == -INFINITY) continue;
@@ -182,13 +218,22 @@ static void softmax_row(const struct attn_bound_row *r, struct softmax *m) {
         m->nan |= isnan(m->s[m->n]) || m->s[m->n] == INFINITY;
         m->top = fmax(m->top, m->s[m->n++]);
     }
-    if (m->n == 0 || m->nan) return;
+}
+
+/* Weights, and what they share, over the keys gathered and, with_sink, the row's sink. */
+static void softmax_row(const struct attn_bound_row *r, struct softmax *m, int with_sink) {
     double sum = 0;
-    for (size_t i = 0; i < m->n; i++) sum += exp2(m->s[i] - m->top);
-    m->log2_sum = m->top + log2(sum);
+    m->shared = m->max_delta = m->chunks = m->chunk_keys = m->chunk_tiles = m->rescales = 0;
+    m->high = -INFINITY;
+    if (m->nan || (m->n == 0 && !with_sink)) return;
     count_steps(m);
+    if (with_sink) add_sink(r, m);
+    size_t n = m->n + (m->sink ? 1 : 0);
+    limit_rescales(m);
+    for (size_t i = 0; i < n; i++) sum += exp2(m->s[i] - m->top);
+    m->log2_sum = m->top + log2(sum);
     double factors = rounding(r->arith, 2 * (m->rescales + m->chunks), 2); /* exp2: 1 ulp is 2 u */
-    for (size_t i = 0; i < m->n; i++) {
+    for (size_t i = 0; i < n; i++) {
         /* s - top first: log2_sum loses the digits of log2(sum) when top is large */
         double path = m->high - m->s[i] + m->e[i] + 2 * m->stale;
         double delta = m->e[i] + rounding(r->arith, 1, 2) * path, x = m->s[i] - m->top - log2(sum);
@@ -228,6 +273,10 @@ static void pool_column(const struct attn_bound_row *r, const struct softmax *m,
         worst = fmax(worst, ve);
         total += size;
     }
+    if (m->sink) { /* a value of 0 */
+        moved += m->up[m->n] * fabs(sum);
+        far = fmax(far, fabs(sum));
+    }
     if (m->shared < 1) { /* otherwise what holds for every convex combination of the values */
         double rest = 1 - m->shared;
         far = fmin(moved / rest, far);
@@ -245,12 +294,17 @@ static void pool_column(const struct attn_bound_row *r, const struct softmax *m,
 
 /* Error of log2 of the denominator, in log2 units. */
 static double log2_sum_error(const struct attn_bound_row *r, const struct softmax *m) {
-    double n = (double)m->n, g = rounding(r->arith, denominator_steps(m), n + 2) + tiny(m) * n;
+    double n = (double)m->n + m->sink, g = rounding(r->arith, denominator_steps(m), n + 2) + tiny(m) * n;
     double e = m->shared < 1 ? fmin(-log1p(-m->shared) / LN2, m->max_delta) : m->max_delta;
     return e + g / (1 - g) / LN2;
 }
 
 static void give_lse(const struct attn_bound_row *r, const struct softmax *m, double *lse, double *lse_err) {
+    if (m->nan || (m->n == 0 && !m->sink)) {
+        if (lse) *lse = m->nan ? NAN : -INFINITY;
+        if (lse_err) *lse_err = 0;
+        return;
+    }
     double value = m->log2_sum * LN2, e = log2_sum_error(r, m);
     /* |log2 l|: the maximum may be stale by D */
     double log_l = m->log2_sum - m->top + m->stale + (m->high - m->top) + e;
@@ -278,7 +332,8 @@ static void give_weights(const struct attn_bound_row *r, const struct softmax *m
 
 int attn_bound_pool_row(const struct attn_bound_row *r, const struct attn_bound_result *to) {
     struct softmax m = {0};
-    size_t n = r->n_kv ? r->n_kv : 1;
+    size_t n = r->n_kv + 1; /* and a sink */
+    int sink = r->sink && *r->sink != -INFINITY;
     double *memory = calloc(n, 4 * sizeof *memory + sizeof *m.key);
     if (!memory) return -1;
     m.s = memory;
@@ -286,7 +341,11 @@ int attn_bound_pool_row(const struct attn_bound_row *r, const struct attn_bound_
     m.w = m.e + n;
     m.up = m.w + n;
     m.key = (size_t *)(void *)(m.up + n);
-    softmax_row(r, &m);
+    gather(r, &m);
+    softmax_row(r, &m, 0);
+    give_lse(r, &m, to->lse, to->lse_err);
+    if (sink) softmax_row(r, &m, 1);
+    give_lse(r, &m, to->lse_sinks, to->lse_sinks_err);
     for (size_t c = 0; c < r->d_v; c++) {
         double *out = to->out ? to->out + c : NULL, *err = to->out_err ? to->out_err + c : NULL;
         if (m.n > 0 && !m.nan) {
@@ -295,12 +354,6 @@ int attn_bound_pool_row(const struct attn_bound_row *r, const struct attn_bound_
         }
         if (out) *out = m.nan ? NAN : 0;
         if (err) *err = 0;
-    }
-    if (m.n > 0 && !m.nan) {
-        give_lse(r, &m, to->lse, to->lse_err);
-    } else {
-        if (to->lse) *to->lse = m.nan ? NAN : -INFINITY;
-        if (to->lse_err) *to->lse_err = 0;
     }
     give_weights(r, &m, to);
     free(memory);

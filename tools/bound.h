@@ -37,9 +37,10 @@ void attn_bound_linear_row(enum attn_bound_arith arith, const double *x, const d
 
 /* Where results go: value and bound of each; any pointer may be NULL. Contiguous. */
 struct attn_bound_result {
-    double *out, *out_err;         /* [.., n_q, p_v] */
-    double *lse, *lse_err;         /* [.., n_q] */
-    double *weights, *weights_err; /* [.., n_q, n_kv] */
+    double *out, *out_err;             /* [.., n_q, p_v] */
+    double *lse, *lse_err;             /* [.., n_q] */
+    double *weights, *weights_err;     /* [.., n_q, n_kv]; with starts the longest sequence's keys */
+    double *lse_sinks, *lse_sinks_err; /* as lse */
 };
 
 /* Attention pooling of one query row. The *_err arrays bound the errors of the inputs (NULL: none). */
@@ -52,6 +53,9 @@ struct attn_bound_row {
     const double *w;         /* [d_k]: additive scores w.tanh(q + k); NULL: dot product q.k */
     double scale, scale_err; /* scale_err relative: 2^-23 and a little for a default scale in f32 */
     const double *mask;      /* [n_kv]: -inf hides the key, any other value is added to its score */
+    double soft_cap;         /* c > 0: a score s becomes c tanh(s / c); 0: none */
+    double slope, position;  /* ALiBi: -slope |position - j| is added */
+    const double *sink;      /* a logit in the denominator, without a value; or NULL */
 };
 int attn_bound_pool_row(const struct attn_bound_row *row, const struct attn_bound_result *result);
 

@@ -102,68 +102,149 @@ struct pool {
 
 static size_t broadcast(size_t size, size_t i) { return size == 1 ? 0 : i; }
 
-/* attn.h's rules for one query row: -inf for a hidden key, otherwise what is added to its score. */
-static void row_mask(const struct pool *p, size_t b, size_t h, size_t i, double *mask) {
+/* The sequence that a row of q belongs to, as attn.h defines it. */
+struct sequence {
+    size_t number, row;     /* which, and which of its rows this is */
+    size_t q_row0, kv_row0; /* its rows in the tensors, from here on */
+    size_t n_q, n_kv;       /* what is valid of them */
+    double position;        /* of the row */
+};
+
+static struct sequence sequence_of(const struct pool *p, size_t b, size_t i) {
     const attn_scoring *s = p->scoring;
-    size_t n_q = s && s->q_lengths ? s->q_lengths[b] : p->q.row;
-    size_t n_kv = s && s->kv_lengths ? s->kv_lengths[b] : p->k.row;
-    for (size_t j = 0; j < p->k.row; j++) {
-        int seen = i < n_q && j < n_kv;
-        if (s && s->causal == ATTN_CAUSAL_TOP_LEFT) seen = seen && j <= i;
-        if (s && s->causal == ATTN_CAUSAL_BOTTOM_RIGHT) seen = seen && j + n_q <= i + n_kv;
-        mask[j] = seen ? 0 : -INFINITY;
-        if (!seen || !s || !s->mask) continue;
-        const attn_tensor *t = s->mask;
-        const char *at = element(t, broadcast(t->size[0], b), broadcast(t->size[1], p->head0 + h),
-                                 broadcast(t->size[2], i), broadcast(t->size[3], j));
-        if (t->dtype == ATTN_BOOL)
-            mask[j] = *at ? 0 : -INFINITY;
-        else
-            mask[j] = *(const float *)(const void *)at;
+    struct sequence q = {b, i, 0, 0, p->q.row, p->k.row, 0};
+    if (s && s->q_starts) {
+        for (q.number = 0; q.number < s->n_sequences && i >= s->q_starts[q.number + 1];) q.number++;
+        if (q.number == s->n_sequences) return (struct sequence){0};
+        q.q_row0 = s->q_starts[q.number];
+        q.kv_row0 = s->kv_starts[q.number];
+        q.row = i - q.q_row0;
+        q.n_q = s->q_starts[q.number + 1] - q.q_row0;
+        q.n_kv = s->kv_starts[q.number + 1] - q.kv_row0;
     }
+    if (s && s->q_lengths) q.n_q = s->q_lengths[q.number];
+    if (s && s->kv_lengths) q.n_kv = s->kv_lengths[q.number];
+    q.position = (double)q.row;
+    if (s && s->offsets && (s->causal == ATTN_CAUSAL_OFFSET || s->causal == ATTN_CAUSAL_NONE))
+        q.position += (double)s->offsets[q.number];
+    else if (s && s->causal != ATTN_CAUSAL_TOP_LEFT)
+        q.position += (double)q.n_kv - (double)q.n_q;
+    return q;
+}
+
+static int in_sight(const attn_scoring *s, const struct plane *planes, size_t b, const struct sequence *q,
+                    size_t j) {
+    double key = (double)j;
+    if (!s || q->row >= q->n_q) return q->row < q->n_q;
+    if (s->q_documents) {
+        size_t row = q->q_row0 + q->row, column = q->kv_row0 + j;
+        if (s->q_documents[b * planes[0].row + row] != s->kv_documents[b * planes[1].row + column]) return 0;
+    }
+    if (s->prefixes && j < s->prefixes[q->number]) return 1;
+    if (s->causal != ATTN_CAUSAL_NONE && key > q->position) return 0;
+    if (!s->window) return 1;
+    return (s->window[0] == SIZE_MAX || key >= q->position - (double)s->window[0]) &&
+           (s->window[1] == SIZE_MAX || key <= q->position + (double)s->window[1]);
+}
+
+static double half_value(uint16_t h) {
+    double sign = h >> 15 ? -1 : 1, fraction = h & 1023;
+    int e = h >> 10 & 31;
+    if (e == 31) return fraction != 0 ? NAN : sign * INFINITY;
+    return sign * (e ? ldexp(1024 + fraction, e - 25) : ldexp(fraction, -24));
+}
+
+static double mask_element(const attn_tensor *t, size_t b, size_t h, size_t i, size_t j) {
+    const char *at = element(t, broadcast(t->size[0], b), broadcast(t->size[1], h), broadcast(t->size[2], i),
+                             broadcast(t->size[3], j));
+    if (t->dtype == ATTN_BOOL) return *at ? 0 : -INFINITY;
+    if (t->dtype == ATTN_F16) return half_value(*(const uint16_t *)(const void *)at);
+    return *(const float *)(const void *)at;
+}
+
+/* attn.h's rules for one query row: -inf for a hidden key, otherwise what the mask adds to its score. */
+static void row_mask(const struct pool *p, size_t b, size_t h, const struct sequence *q, double *mask) {
+    const attn_scoring *s = p->scoring;
+    const struct plane planes[2] = {p->q, p->k};
+    for (size_t j = 0; j < q->n_kv; j++) {
+        mask[j] = in_sight(s, planes, b, q, j) ? 0 : -INFINITY;
+        if (mask[j] == 0 && s && s->mask) mask[j] = mask_element(s->mask, q->number, p->head0 + h, q->row, j);
+    }
+}
+
+/* Columns of the weights: the keys of the longest sequence. */
+static size_t most_keys(const struct pool *p) {
+    const attn_scoring *s = p->scoring;
+    size_t most = 0;
+    if (!s || !s->q_starts) return p->k.row;
+    for (size_t n = 0; n < s->n_sequences; n++) {
+        size_t keys = s->kv_starts[n + 1] - s->kv_starts[n];
+        most = keys > most ? keys : most;
+    }
+    return most;
 }
 
 static double *offset(double *p, size_t at) { return p ? p + at : NULL; }
 
-static int pool_planes(struct arena *a, const struct pool *p, const struct attn_bound_result *to) {
-    const struct plane *q = &p->q, *k = &p->k, *v = &p->v;
-    double *mask = arena_take(a, k->row), *w = arena_take(a, q->col);
+/* What all rows of a pool share. */
+static struct attn_bound_row row_of(const struct pool *p, const double *mask, const double *w) {
     float scale = p->scoring ? p->scoring->scale : 0;
-    if (!mask || !w) return -1;
     struct attn_bound_row row = {.arith = p->arith,
-                                 .n_kv = k->row,
-                                 .d_k = k->col,
-                                 .d_v = v->col,
+                                 .d_k = p->k.col,
+                                 .d_v = p->v.col,
                                  .mask = mask,
                                  .w = p->w ? w : NULL,
-                                 .scale = scale};
+                                 .scale = scale,
+                                 .soft_cap = p->scoring ? p->scoring->soft_cap : 0};
     if (scale == 0) { /* 1 / sqrtf: two roundings, at most 2 u and a little */
-        row.scale = p->w ? 1 : 1 / sqrt((double)q->col);
+        row.scale = p->w ? 1 : 1 / sqrt((double)p->q.col);
         row.scale_err = p->w ? 0 : 0x1.00001p-23;
     }
+    return row;
+}
+
+/* Row i of head h of element b of the batch; w has room for one row of p->w. */
+static int pool_row(const struct pool *p, struct attn_bound_row *row, double *mask, double *w, size_t b,
+                    size_t h, size_t i, const struct attn_bound_result *to) {
+    const struct plane *q = &p->q, *k = &p->k, *v = &p->v;
+    const attn_scoring *s = p->scoring;
+    const struct sequence seq = sequence_of(p, b, i);
+    size_t hkv = h / (q->head / k->head), r = (b * q->head + h) * q->row + i, columns = most_keys(p);
+    size_t at = row_at(q, b, h, i), k0 = row_at(k, b, hkv, seq.kv_row0), v0 = row_at(v, b, hkv, seq.kv_row0);
+    double sink = s && s->sinks ? s->sinks[p->head0 + h] : 0;
+    for (size_t c = 0; p->w && c < q->col; c++)
+        w[c] = *(const float *)(const void *)element(p->w, 0, broadcast(p->w->size[1], p->head0 + h), 0, c);
+    row->n_kv = seq.n_kv;
+    row->q = q->x + at;
+    row->q_err = offset(q->err, at);
+    row->k = k->x + k0;
+    row->k_err = offset(k->err, k0);
+    row->v = v->x + v0;
+    row->v_err = offset(v->err, v0);
+    row->slope = s && s->alibi_slopes ? s->alibi_slopes[p->head0 + h] : 0;
+    row->position = seq.position;
+    row->sink = s && s->sinks ? &sink : NULL;
+    row_mask(p, b, h, &seq, mask);
+    struct attn_bound_result one = {
+        offset(to->out, r * v->col), offset(to->out_err, r * v->col),  offset(to->lse, r),
+        offset(to->lse_err, r),      offset(to->weights, r * columns), offset(to->weights_err, r * columns),
+        offset(to->lse_sinks, r),    offset(to->lse_sinks_err, r)};
+    for (size_t j = seq.n_kv; j < columns; j++) {
+        if (one.weights) one.weights[j] = 0;
+        if (one.weights_err) one.weights_err[j] = 0;
+    }
+    return attn_bound_pool_row(row, &one);
+}
+
+static int pool_planes(struct arena *a, const struct pool *p, const struct attn_bound_result *to) {
+    const struct plane *q = &p->q;
+    double *mask = arena_take(a, p->k.row), *w = arena_take(a, q->col);
+    if (!mask || !w) return -1;
+    struct attn_bound_row row = row_of(p, mask, w);
     for (size_t b = 0; b < q->batch; b++)
         for (size_t h = 0; h < q->head; h++)
-            for (size_t i = 0; i < q->row; i++) {
-                size_t hkv = h / (q->head / k->head), r = (b * q->head + h) * q->row + i;
-                size_t at = row_at(q, b, h, i), k0 = row_at(k, b, hkv, 0), v0 = row_at(v, b, hkv, 0);
-                for (size_t c = 0; p->w && c < q->col; c++)
-                    w[c] = *(const float *)(const void *)element(
-                        p->w, 0, broadcast(p->w->size[1], p->head0 + h), 0, c);
-                row.q = q->x + at;
-                row.q_err = offset(q->err, at);
-                row.k = k->x + k0;
-                row.k_err = offset(k->err, k0);
-                row.v = v->x + v0;
-                row.v_err = offset(v->err, v0);
-                row_mask(p, b, h, i, mask);
-                struct attn_bound_result one = {offset(to->out, r * v->col),
-                                                offset(to->out_err, r * v->col),
-                                                offset(to->lse, r),
-                                                offset(to->lse_err, r),
-                                                offset(to->weights, r * k->row),
-                                                offset(to->weights_err, r * k->row)};
-                if (attn_bound_pool_row(&row, &one)) return -1;
-            }
+            for (size_t i = 0; i < q->row; i++)
+                if (pool_row(p, &row, mask, w, b, h, i, to)) return -1;
     return 0;
 }
 

@@ -152,8 +152,9 @@ ATTN_API size_t attn_context_workers(const attn_context *context);
 /* ---- Tensors ---------------------------------------------------------------------------------------- */
 
 typedef enum attn_dtype {
-    ATTN_F32 = 0, /* IEEE binary32 */
-    ATTN_BOOL = 1 /* one byte: 0 is false, anything else is true (masks only) */
+    ATTN_F32 = 0,  /* IEEE binary32 */
+    ATTN_BOOL = 1, /* one byte: 0 is false, anything else is true (masks only) */
+    ATTN_F16 = 2   /* IEEE binary16 (masks only) */
 } attn_dtype;
 
 /*
@@ -204,8 +205,8 @@ ATTN_API ATTN_NODISCARD attn_status attn_pack_linear(attn_context *context, cons
  * context's backend, wholly inside its `bytes`, and gives them as *packed. AVX2 and NEON share one
  * layout. Errors: ARGUMENT, STRIDE (alignment), PACKED.
  */
-ATTN_API ATTN_NODISCARD attn_status attn_packed_open(attn_context *context, const void *memory,
-                                                     size_t bytes, const attn_packed **packed);
+ATTN_API ATTN_NODISCARD attn_status attn_packed_open(attn_context *context, const void *memory, size_t bytes,
+                                                     const attn_packed **packed);
 
 /* Number of outputs (n) and inputs (k) of packed weights; either pointer may be NULL. */
 ATTN_API void attn_packed_shape(const attn_packed *packed, size_t *n, size_t *k);
@@ -220,24 +221,64 @@ ATTN_API ATTN_NODISCARD attn_status attn_linear(attn_context *context, const att
 
 /* ---- What a query row sees, and how its scores are shaped ---------------------------------------------- */
 
+/*
+ * Sequences. Without starts, sequence b of n_sequences = batch is element b of the tensors' batch dimension, with
+ * n_q and n_kv rows or fewer (q_lengths, kv_lengths). Ragged batches: the tensors' batch is 1, and sequence b is
+ * the rows [q_starts[b], q_starts[b+1]) of q, out and lse and [kv_starts[b], kv_starts[b+1]) of k and v, as in
+ * FlashInfer's and vLLM's indptr. Rows and keys are counted within their sequence everywhere below.
+ *
+ * Positions. Key j stands at position j, query row i at i + offset; offset is that of the sequence:
+ *   ATTN_CAUSAL_TOP_LEFT       0
+ *   ATTN_CAUSAL_BOTTOM_RIGHT   n_kv - n_q of the sequence: the last query stands on the last key
+ *   ATTN_CAUSAL_OFFSET         offsets[b] (a cache's length before these rows came: ONNX's past length)
+ *   ATTN_CAUSAL_NONE           offsets[b] where given, otherwise n_kv - n_q (for window and ALiBi only)
+ * A causal row sees the keys up to its own position. A position may lie outside the keys.
+ */
 typedef enum attn_causal {
     ATTN_CAUSAL_NONE = 0,
-    ATTN_CAUSAL_TOP_LEFT,    /* query row i sees keys j <= i */
-    ATTN_CAUSAL_BOTTOM_RIGHT /* query row i sees keys j <= i + n_kv - n_q (the sequence's own lengths,
-                                where given): the last query sees the last key */
+    ATTN_CAUSAL_TOP_LEFT,
+    ATTN_CAUSAL_BOTTOM_RIGHT,
+    ATTN_CAUSAL_OFFSET
 } attn_causal;
 
-/* Order of operations: scale, mask, softmax. A key is visible when all rules given here allow it. */
+/*
+ * Order of operations, as in ONNX Attention and Gemma 2: scale, soft cap, bias (ALiBi, then an additive mask),
+ * mask, softmax. A key is visible when the sequence has it and every rule given here allows it; a prefix excepts
+ * its keys from causal and window only. All rules combine. Tiles of keys that no row sees cost nothing, and only
+ * tiles that a boundary crosses pay for it.
+ */
 typedef struct attn_scoring {
-    size_t size;              /* sizeof(attn_scoring) */
-    float scale;              /* of the scores; 0: 1/sqrt(p_k) for the dot product, 1 for additive */
+    size_t size; /* sizeof(attn_scoring) */
+    float scale; /* of the scores; 0: 1/sqrt(p_k) for the dot product, 1 for additive */
     attn_causal causal;
-    const size_t *q_lengths;  /* [batch] rows of each sequence, at most n_q, or NULL: n_q. Later rows are
-                                 padding: they see no key */
-    const size_t *kv_lengths; /* [batch] keys of each sequence, at most n_kv, or NULL: n_kv */
-    const attn_tensor *mask;  /* [batch or 1, n_head or 1, n_q or 1, n_kv or 1], broadcast where 1, or NULL.
-                                 ATTN_BOOL: false hides the key. ATTN_F32: added to the scaled score; -inf
-                                 hides the key */
+    const size_t *q_lengths; /* [batch] rows of each sequence, at most n_q, or NULL: n_q. Later rows are
+                                 padding: they see no key. Not with starts */
+    const size_t
+        *kv_lengths; /* [n_sequences] keys of each sequence, at most n_kv, or NULL: n_kv. With starts:
+                                 at most the sequence's own */
+    const attn_tensor
+        *mask; /* [n_sequences or 1, n_head or 1, n_q or 1, n_kv or 1], broadcast where 1, or NULL.
+                                 ATTN_BOOL: true means "attend", false hides the key. ATTN_F32, ATTN_F16: added to
+                                 the score; only -inf hides the key (a row of the most negative finite number is
+                                 uniform). With starts n_q and n_kv are those of the longest sequence */
+    const ptrdiff_t *offsets; /* [n_sequences], see above; or NULL */
+    const size_t *window; /* {left, right}: a row at position p sees the keys of [p - left, p + right], both
+                                 included; SIZE_MAX: no bound on that side. NULL: no window */
+    const size_t
+        *prefixes; /* [n_sequences]: the first prefixes[b] keys are visible to all rows of the sequence
+                                 (prefix-LM), whatever causal and window say; or NULL */
+    const int32_t
+        *q_documents; /* [batch][n_q] and [batch][n_kv], with starts one for each row of q and k: a row */
+    const int32_t *kv_documents; /* sees the keys of its own document only. Both or neither */
+    const float
+        *alibi_slopes;  /* [n_head]: -slope * |position of the row - j| is added to the score; or NULL */
+    float soft_cap;     /* c > 0: a score s becomes c tanh(s / c); 0: none */
+    const float *sinks; /* [n_head]: a logit that each row of the head adds to its softmax's denominator,
+                                    without a value (attention sinks, as in gpt-oss and StreamingLLM); or NULL */
+    size_t n_sequences; /* of the starts; not read without them */
+    const size_t
+        *q_starts; /* [n_sequences + 1], ascending, the last one at most q's rows; both or neither. */
+    const size_t *kv_starts; /* Rows of q outside all sequences see no key */
 } attn_scoring;
 
 /* ---- Rotary position embedding ------------------------------------------------------------------------- */
@@ -313,17 +354,20 @@ ATTN_API ATTN_NODISCARD attn_status attn_rope_apply_scratch(attn_context *contex
 /* ---- Pooling of projected tensors ----------------------------------------------------------------------- */
 
 typedef struct attn_sdpa_args {
-    size_t size;                 /* sizeof(attn_sdpa_args) */
-    const attn_tensor *q;        /* [batch, n_head, n_q, p_k] f32 */
-    const attn_tensor *k;        /* [batch, n_head_kv, n_kv, p_k] f32; n_head is a multiple of n_head_kv and
+    size_t size;                  /* sizeof(attn_sdpa_args) */
+    const attn_tensor *q;         /* [batch, n_head, n_q, p_k] f32 */
+    const attn_tensor *k;         /* [batch, n_head_kv, n_kv, p_k] f32; n_head is a multiple of n_head_kv and
                                     query head i uses key/value head i / (n_head / n_head_kv) */
-    const attn_tensor *v;        /* [batch, n_head_kv, n_kv, p_v] f32 */
-    const attn_tensor *out;      /* [batch, n_head, n_q, p_v] f32, written */
-    const attn_scoring *scoring; /* NULL: every key visible, default scale */
-    const attn_tensor *lse;      /* [batch, n_head, n_q, 1] f32, written: natural log of the sum of
-                                    exponentials of the row's scores (-inf when it sees no key); or NULL */
-    const attn_tensor *weights;  /* [batch, n_head, n_q, n_kv] f32, written: the softmax weights, 0 where
-                                    not visible; for looking, not for speed; or NULL */
+    const attn_tensor *v;         /* [batch, n_head_kv, n_kv, p_v] f32 */
+    const attn_tensor *out;       /* [batch, n_head, n_q, p_v] f32, written */
+    const attn_scoring *scoring;  /* NULL: every key visible, default scale */
+    const attn_tensor *lse;       /* [batch, n_head, n_q, 1] f32, written: natural log of the sum of
+                                    exponentials of the row's scores (-inf when it sees no key), without a sink;
+                                    or NULL */
+    const attn_tensor *weights;   /* [batch, n_head, n_q, n_kv] f32, written: the softmax weights, 0 where
+                                    not visible; for looking, not for speed; or NULL. With starts n_kv is the longest
+                                    sequence's */
+    const attn_tensor *lse_sinks; /* as lse, with the sink in the sum (without sinks the same); or NULL */
 } attn_sdpa_args;
 
 /*
@@ -338,14 +382,15 @@ ATTN_API ATTN_NODISCARD attn_status attn_sdpa_scratch(attn_context *context, con
                                                       size_t *bytes);
 
 typedef struct attn_additive_args {
-    size_t size;                     /* sizeof(attn_additive_args) */
-    const attn_tensor *q;            /* [batch, n_head, n_q, p_q] f32 */
-    const attn_tensor *k;            /* [batch, n_head_kv, n_kv, p_k] f32 */
-    const attn_tensor *v;            /* [batch, n_head_kv, n_kv, p_v] f32 */
-    const attn_packed *const *a_q;   /* n_head matrices A_q (c x p_q), or NULL: q holds A_q q already, p_q = c */
-    const attn_packed *const *a_k;   /* n_head_kv matrices A_k (c x p_k), or NULL: k holds A_k k, p_k = c */
-    const attn_tensor *w;            /* [1, n_head or 1, 1, c] f32 */
-    const attn_tensor *out;          /* as in attn_sdpa_args, from here on */
+    size_t size;          /* sizeof(attn_additive_args) */
+    const attn_tensor *q; /* [batch, n_head, n_q, p_q] f32 */
+    const attn_tensor *k; /* [batch, n_head_kv, n_kv, p_k] f32 */
+    const attn_tensor *v; /* [batch, n_head_kv, n_kv, p_v] f32 */
+    const attn_packed *const
+        *a_q; /* n_head matrices A_q (c x p_q), or NULL: q holds A_q q already, p_q = c */
+    const attn_packed *const *a_k; /* n_head_kv matrices A_k (c x p_k), or NULL: k holds A_k k, p_k = c */
+    const attn_tensor *w;          /* [1, n_head or 1, 1, c] f32 */
+    const attn_tensor *out;        /* as in attn_sdpa_args, from here on */
     const attn_scoring *scoring;
     const attn_tensor *lse;
     const attn_tensor *weights;
@@ -370,12 +415,12 @@ typedef enum attn_pooling { ATTN_POOLING_DOT = 0, ATTN_POOLING_ADDITIVE = 1 } at
  * needs p_q = p_k). Biases are packed with the matrices.
  */
 typedef struct attn_weights {
-    size_t size;                   /* sizeof(attn_weights) */
-    size_t n_head, n_head_kv;      /* n_head is a multiple of n_head_kv */
-    const attn_packed *w_q;        /* n_head*p_q x d_q */
-    const attn_packed *w_k;        /* n_head_kv*p_k x d_k */
-    const attn_packed *w_v;        /* n_head_kv*p_v x d_v */
-    const attn_packed *w_o;        /* p_o x n_head*p_v, or NULL: attn_multihead gives [h_1; ...; h_h];
+    size_t size;              /* sizeof(attn_weights) */
+    size_t n_head, n_head_kv; /* n_head is a multiple of n_head_kv */
+    const attn_packed *w_q;   /* n_head*p_q x d_q */
+    const attn_packed *w_k;   /* n_head_kv*p_k x d_k */
+    const attn_packed *w_v;   /* n_head_kv*p_v x d_v */
+    const attn_packed *w_o;   /* p_o x n_head*p_v, or NULL: attn_multihead gives [h_1; ...; h_h];
                                       attn_head does not read it */
     attn_pooling pooling;
     const attn_packed *const *a_q; /* additive pooling, as in attn_additive_args: n_head matrices or NULL, */
@@ -384,7 +429,7 @@ typedef struct attn_weights {
 } attn_weights;
 
 typedef struct attn_head_args {
-    size_t size;                 /* sizeof(attn_head_args) */
+    size_t size; /* sizeof(attn_head_args) */
     const attn_weights *weights;
     size_t head;                 /* attn_head: i in [0, n_head); attn_multihead does not read it */
     const attn_tensor *q;        /* [batch, 1, n_q, d_q] f32 */
@@ -413,8 +458,8 @@ ATTN_API ATTN_NODISCARD attn_status attn_head_scratch(attn_context *context, con
 ATTN_API ATTN_NODISCARD attn_status attn_multihead(attn_context *context, const attn_head_args *args);
 
 /* Scratch bytes that attn_multihead() needs. Errors: as attn_multihead. */
-ATTN_API ATTN_NODISCARD attn_status attn_multihead_scratch(attn_context *context,
-                                                           const attn_head_args *args, size_t *bytes);
+ATTN_API ATTN_NODISCARD attn_status attn_multihead_scratch(attn_context *context, const attn_head_args *args,
+                                                           size_t *bytes);
 
 #ifdef __cplusplus
 }

@@ -29,7 +29,7 @@ static void few_chunk(struct few_block *b, const struct pool_range *range, size_
         for (size_t j0 = b->first; j0 < b->end; j0 += ATTN_KEY_TILE)
             for (size_t g = 0; g < t->heads; g++)
                 few_tile(b, g, j0, attn_max(j0, lo), attn_min(j0 + ATTN_KEY_TILE, b->hi),
-                         pool_hides(t, range, j0));
+                         pool_sight(t, range, b->head[g].shift, j0));
         for (size_t g = 0; g < t->heads; g++) few_values(b, g, b->end, 1);
     }
 }
@@ -60,16 +60,19 @@ static void few_merge(size_t d_v, float *m, float *l, float *o, float m_b, float
 static void few_finish(const struct attn_pool_task *t, size_t shift, size_t columns,
                        const struct few_state *st) {
     for (size_t r = 0; r < t->n_rows; r++) {
-        const vf32 l = v_set1(st->l[r]);
-        const vf32 inv = st->l[r] < 0.5f ? v_zero() : v_div(v_set1(1.0f), l);
+        const float sink = t->sinks ? t->sinks[shift + (t->first + r) % t->group] : 0.0f;
+        const struct sight_end end = sight_end_of(t, v_set1(st->m[r]), v_set1(st->l[r]), v_set1(sink));
         float *out = t->out + pool_offset(t, r, t->out_row, t->out_head) + (ptrdiff_t)shift * t->out_head;
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
             const size_t left = attn_min(t->d_v - c, VF32_N);
-            v_store_tail(out + c, v_mul(v_load_tail(st->o + r * columns + c, left), inv), left);
+            v_store_tail(out + c, v_mul(v_load_tail(st->o + r * columns + c, left), end.factor), left);
         }
         if (t->lse)
             t->lse[pool_offset(t, r, t->lse_row, t->lse_head) + (ptrdiff_t)shift * t->lse_head] =
-                v_lane0(v_mul(v_add(v_set1(st->m[r]), v_log2(l)), v_set1(ATTN_LN2)));
+                v_lane0(end.lse);
+        if (t->lse_sinks)
+            t->lse_sinks[pool_offset(t, r, t->lse_sinks_row, t->lse_sinks_head) +
+                         (ptrdiff_t)shift * t->lse_sinks_head] = v_lane0(end.lse_sinks);
     }
 }
 

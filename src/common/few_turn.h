@@ -235,23 +235,45 @@ static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j,
 static int few_hide(const struct few_block *b, const struct few_head *h, size_t row, size_t j0) {
     const struct attn_pool_task *t = b->t;
     const ptrdiff_t at = pool_offset(t, row, t->mask_row, t->mask_head) + (ptrdiff_t)h->shift * t->mask_head;
+    const int additive = t->mask_kind == ATTN_MASK_F32 || t->mask_kind == ATTN_MASK_F16;
     float *s = h->p + (j0 - b->first) * b->p_key + row * b->p_row;
+    const size_t lo = t->lo[row], hi = t->hi[row], also = t->also[row];
+    float bias[ATTN_KEY_TILE];
     int hidden = 0;
+    sight_bias(t, row, j0, attn_min(ATTN_KEY_TILE, t->n_kv - j0), at, bias);
     for (size_t i = 0; i < ATTN_KEY_TILE; i++, s += b->p_key) {
         const size_t key = j0 + i;
-        const ptrdiff_t m = at + (ptrdiff_t)key * t->mask_key;
-        int visible = key >= t->lo[row] && key < t->hi[row];
-        float x = *s;
-        if (visible && t->mask_kind == ATTN_MASK_BOOL) visible = ((const uint8_t *)t->mask)[m] != 0;
-        if (visible && t->mask_kind == ATTN_MASK_F32) {
-            const float bias = ((const float *)t->mask)[m];
-            visible = bias != -INFINITY;
-            x = fmaf(bias, ATTN_LOG2E, x);
-        }
+        const int visible = (((key >= lo) & (key < hi)) | (key < also)) & (bias[i] != -INFINITY);
+        const float x = additive ? fmaf(bias[i], ATTN_LOG2E, *s) : *s;
         *s = !visible ? -INFINITY : x < -FLT_MAX ? -FLT_MAX : x;
         hidden |= !visible;
     }
     return hidden;
+}
+
+/* Shapes the scores of the tile at j0: keys in the lanes, or rows. */
+static void few_shape(const struct few_block *b, const struct few_head *h, size_t j0) {
+    const struct attn_pool_task *t = b->t;
+    float lanes[ATTN_KEY_TILE], slopes[FEW_MOST];
+    float *s = h->p + (j0 - b->first) * b->p_key;
+    for (size_t r = 0; r < b->pitch; r++) slopes[r] = sight_slope(t, h->shift, pool_row(t, r));
+    if (!b->by_rows) {
+        for (size_t r = 0; r < t->n_rows; r++, s += b->p_row) {
+            const vf32 slope = v_set1(slopes[r]);
+            for (size_t i = 0; i < ATTN_KEY_TILE; i++) lanes[i] = sight_position(t, r, j0 + i);
+            for (size_t i = 0; i < ATTN_KEY_TILE; i += VF32_N)
+                v_store(s + i, sight_shape(t, v_load(s + i), v_load(lanes + i), slope));
+        }
+        return;
+    }
+    for (size_t r = 0; r < b->pitch; r += VF32_N) {
+        const vf32 slope = v_load(slopes + r);
+        for (size_t i = 0; i < VF32_N; i++) lanes[i] = sight_position(t, pool_row(t, r + i), j0);
+        for (size_t i = 0; i < ATTN_KEY_TILE; i++) {
+            float *at = s + i * b->pitch + r;
+            v_store(at, sight_shape(t, v_load(at), v_sub(v_load(lanes), v_set1((float)i)), slope));
+        }
+    }
 }
 
 /* The row's state as its maximum moves to x. */
@@ -335,11 +357,17 @@ static void few_tile_rows(struct few_block *b, size_t g, size_t j0, size_t j, si
     for (size_t r = 0; hides && r < t->n_rows; r++) few_values_hiding(b, h, r, j, end);
 }
 
-static void few_tile(struct few_block *b, size_t g, size_t j0, size_t j, size_t end, int may_hide) {
+static void few_tile(struct few_block *b, size_t g, size_t j0, size_t j, size_t end, enum sight sight) {
     struct few_head *h = &b->head[g];
     int hides = 0; /* a mask that hides nothing here leaves the tile to the common way */
+    if (sight == SIGHT_NONE) {
+        few_values(b, g, j, 0);
+        h->from = end;
+        return;
+    }
     few_scores(b, g, j0, j, end);
-    for (size_t r = 0; may_hide && r < b->t->n_rows; r++) hides |= few_hide(b, h, r, j0);
+    if (sight_shapes(b->t)) few_shape(b, h, j0);
+    for (size_t r = 0; sight == SIGHT_SOME && r < b->t->n_rows; r++) hides |= few_hide(b, h, r, j0);
     if (hides) few_values(b, g, j, 0);
     if (b->by_rows)
         few_tile_rows(b, g, j0, j, end, hides);

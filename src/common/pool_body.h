@@ -69,45 +69,16 @@ static void pool_scores(const struct pool_block *b, struct pool_vectors u, size_
         pool_scores_dot(b, u, j, n, s + skip * b->lanes);
     else
         pool_scores_additive(b, u, j, n, s + skip * b->lanes);
+    if (sight_shapes(b->t)) pool_shape(b, u, n, first + (float)skip, s + skip * b->lanes);
     if (!hides) return;
     for (size_t i = 0; i < ATTN_KEY_TILE; i++)
         if (i < skip || i >= skip + n) memset(s + i * b->lanes, 0, b->lanes * sizeof *s);
     pool_hide(b, u, j0, skip + n, first, s);
 }
 
-/* The part of a chunk that the block sees, and where all its rows see all keys. */
-struct pool_range {
-    size_t lo, hi;           /* some row sees a key of [lo, hi) only */
-    size_t full_lo, full_hi; /* every row's range holds [full_lo, full_hi) */
-};
-
-static struct pool_range pool_range_of(const struct attn_pool_task *t) {
-    struct pool_range r = {SIZE_MAX, 0, 0, SIZE_MAX};
-    for (size_t i = 0; i < t->n_rows; i++) {
-        if (t->lo[i] < t->hi[i]) {
-            r.lo = attn_min(r.lo, t->lo[i]);
-            r.hi = attn_max(r.hi, t->hi[i]);
-        }
-        r.full_lo = attn_max(r.full_lo, t->lo[i]);
-        r.full_hi = attn_min(r.full_hi, t->lo[i] < t->hi[i] ? t->hi[i] : 0);
-    }
-    if (r.lo > r.hi) r.lo = r.hi = 0;
-    return r;
-}
-
-static void pool_vector_range(const struct attn_pool_task *t, struct pool_block *b, size_t v) {
-    b->sees[v].lo = SIZE_MAX;
-    b->sees[v].hi = 0;
-    for (size_t i = v * VF32_N; i < (v + 1) * VF32_N; i++) {
-        const size_t row = pool_row(t, i);
-        if (t->lo[row] >= t->hi[row]) continue;
-        b->sees[v].lo = attn_min(b->sees[v].lo, t->lo[row]);
-        b->sees[v].hi = attn_max(b->sees[v].hi, t->hi[row]);
-    }
-}
-
-ATTN_INLINE int pool_hides(const struct attn_pool_task *t, const struct pool_range *r, size_t j0) {
-    return t->mask_kind != ATTN_MASK_NONE || j0 < r->full_lo || j0 + ATTN_KEY_TILE > r->full_hi;
+static void pool_vector_sight(const struct attn_pool_task *t, struct pool_block *b, size_t v) {
+    b->sees[v] = sight_nothing();
+    for (size_t i = v * VF32_N; i < (v + 1) * VF32_N; i++) sight_add(&b->sees[v], t, pool_row(t, i));
 }
 
 /* Each lane's visible range in floats relative to the chunk at `base`. */
@@ -118,15 +89,19 @@ static void pool_lane_ranges(const struct pool_block *b, size_t base) {
         const size_t end = hi > base ? attn_min(hi - base, ATTN_CHUNK) : 0;
         b->lo[lane] = (float)from;
         b->last[lane] = (float)end - 1.0f;
+        b->also[lane] = b->t->also[row] > base ? (float)attn_min(b->t->also[row] - base, ATTN_CHUNK) : 0.0f;
+        if (sight_shapes(b->t)) b->position[lane] = sight_position(b->t, row, base);
     }
 }
 
-/* The vectors with a row that sees something of the tile at j0: all of them where nothing is hidden. */
-static struct pool_vectors pool_seeing(const struct pool_block *b, int hides, size_t j0) {
+/* The vectors with a row that may see something of the tile at j0: all of them where nothing is hidden. */
+static struct pool_vectors pool_seeing(const struct pool_block *b, enum sight sight, size_t j0) {
     int first = 0, end = (int)(b->lanes / VF32_N);
-    if (hides) {
-        while (first < end && (b->sees[first].lo >= j0 + ATTN_KEY_TILE || b->sees[first].hi <= j0)) first++;
-        while (first < end && (b->sees[end - 1].lo >= j0 + ATTN_KEY_TILE || b->sees[end - 1].hi <= j0)) end--;
+    if (sight == SIGHT_NONE) end = 0;
+    if (sight == SIGHT_SOME) {
+        const struct sight_hull tile = b->t->kv_documents ? sight_tile(b->t, j0) : sight_nothing();
+        while (first < end && !sight_meets(b->t, &b->sees[first], j0, &tile)) first++;
+        while (first < end && !sight_meets(b->t, &b->sees[end - 1], j0, &tile)) end--;
     }
     return (struct pool_vectors){first, end - first};
 }
@@ -141,18 +116,22 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
         v_store(st->m + lane, v_set1(-INFINITY));
         v_store(st->l + lane, v_zero());
     }
-    memset(st->o, 0, t->d_v * lanes * sizeof *st->o);
+    /* of a chunk that the block does not see the merge reads no output; the first one is what it begins with */
+    if (lo < hi || chunk == 0) memset(st->o, 0, t->d_v * lanes * sizeof *st->o);
+    if (lo >= hi) return;
     pool_lane_ranges(b, base);
+    const int shapes = sight_shapes(t);
 
     struct pool_pending pending = {.from = lo, .to = lo, .row = lo % ATTN_KEY_TILE};
     pool_waiting waiting = NULL;
     size_t row = 0; /* of p, for the tile */
     for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
         const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
-        const int hides = pool_hides(t, r, j0);
-        const struct pool_vectors u = pool_seeing(b, hides, j0);
-        const int whole =
-            !hides && j > lo && t->score == ATTN_SCORE_DOT; /* the first tile always moves the maximum */
+        const enum sight sight = pool_sight(t, r, 0, j0);
+        const int hides = sight != SIGHT_ALL;
+        const struct pool_vectors u = pool_seeing(b, sight, j0);
+        const int whole = !hides && j > lo && t->score == ATTN_SCORE_DOT &&
+                          !shapes; /* the first tile always moves the maximum */
         if (!whole || row == POOL_KEYS) pool_settle(b, &waiting, st->m, st->l);
         if (hides != pending.hides || u.first != pending.rows.first || u.n != pending.rows.n ||
             row == POOL_KEYS) {
@@ -186,6 +165,7 @@ static void pool_merge(size_t lanes, size_t d_v, struct pool_state *a, const str
         const vf32 ma = v_load(a->m + lane), mb = v_load(b->m + lane), m = v_max(ma, mb);
         /* l is 0 where nothing was seen, at least 1 where something was, or NaN (and m may then be -inf) */
         const vmask no_a = v_lt(v_load(a->l + lane), half), no_b = v_lt(v_load(b->l + lane), half);
+        if (!v_any(v_lt(v_zero(), v_select(no_b, v_zero(), v_set1(1.0f))))) continue; /* of no row */
         const vf32 fa = v_exp2(v_sub(ma, m)), fb = v_exp2(v_sub(mb, m));
         v_store(a->m + lane, m);
         for (size_t c = 0; c <= d_v; c++) { /* the last one is l */
@@ -198,20 +178,24 @@ static void pool_merge(size_t lanes, size_t d_v, struct pool_state *a, const str
     }
 }
 
-/* out = o / l and the log-sum-exp; leaves 1/l in l. */
+/* out = o / l and the log-sum-exps; leaves what o was multiplied by in l. */
 static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct pool_state *st) {
-    const vf32 half = v_set1(0.5f); /* as in pool_merge: by l, for m is -inf where the only key gave NaN */
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
-        const vf32 m = v_load(st->m + lane), l = v_load(st->l + lane);
-        const vf32 inv = v_select(v_lt(l, half), v_zero(), v_div(v_set1(1.0f), l));
         const size_t rows = lane < t->n_rows ? attn_min(t->n_rows - lane, VF32_N) : 0;
-        float lse[VF32_N];
-        v_store(lse, v_mul(v_add(m, v_log2(l)), v_set1(ATTN_LN2)));
+        float sink[VF32_N] = {0}, lse[VF32_N], lse_sinks[VF32_N];
+        for (size_t i = 0; t->sinks && i < rows; i++) sink[i] = t->sinks[(t->first + lane + i) % t->group];
+        const struct sight_end end =
+            sight_end_of(t, v_load(st->m + lane), v_load(st->l + lane), v_load(sink));
+        const vf32 inv = end.factor;
+        v_store(lse, end.lse);
+        v_store(lse_sinks, end.lse_sinks);
         v_store(st->l + lane, inv);
         float *to[VF32_N];
         for (size_t i = 0; i < rows; i++) to[i] = t->out + pool_offset(t, lane + i, t->out_row, t->out_head);
         for (size_t i = 0; t->lse && i < rows; i++)
             t->lse[pool_offset(t, lane + i, t->lse_row, t->lse_head)] = lse[i];
+        for (size_t i = 0; t->lse_sinks && i < rows; i++)
+            t->lse_sinks[pool_offset(t, lane + i, t->lse_sinks_row, t->lse_sinks_head)] = lse_sinks[i];
         size_t c = 0;
         for (; c + VF32_N <= t->d_v && rows == VF32_N; c += VF32_N) {
             vf32 r[VF32_N];
@@ -236,20 +220,24 @@ static void pool_weights(const struct pool_block *b, const struct pool_range *r,
                          const struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const vf32 lowest = v_set1(-FLT_MAX);
+    size_t at = SIZE_MAX; /* the chunk that the lanes' ranges are relative to */
     for (size_t row = 0; row < t->n_rows; row++)
-        memset(t->weights + pool_offset(t, row, t->weights_row, t->weights_head), 0, t->n_kv * sizeof(float));
+        memset(t->weights + pool_offset(t, row, t->weights_row, t->weights_head), 0,
+               t->n_weights * sizeof(float));
     for (size_t j0 = r->lo - r->lo % ATTN_KEY_TILE; j0 < r->hi; j0 += ATTN_KEY_TILE) {
         const size_t j = attn_max(j0, r->lo), end = attn_min(j0 + ATTN_KEY_TILE, r->hi);
         const size_t base = j0 / ATTN_CHUNK * ATTN_CHUNK;
-        if (base == j0 || j0 <= r->lo) pool_lane_ranges(b, base);
-        const int hides = pool_hides(t, r, j0);
-        pool_scores(b, pool_seeing(b, 0, j0), j0, j, end - j, hides, (float)(j0 - base), b->p);
+        if (base != at) pool_lane_ranges(b, at = base);
+        const enum sight sight = pool_sight(t, r, 0, j0);
+        const int hides = sight != SIGHT_ALL;
+        if (sight == SIGHT_NONE) continue;
+        pool_scores(b, pool_seeing(b, SIGHT_ALL, j0), j0, j, end - j, hides, (float)(j0 - base), b->p);
         for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
             const vf32 m = v_load(st->m + lane), inv = v_load(st->l + lane);
             for (size_t i = j - j0; i < end - j0; i++) {
-                float *at = b->p + i * b->lanes + lane;
-                const vf32 x = v_load(at), w = v_mul(v_exp2(v_sub(v_max(lowest, x), m)), inv);
-                v_store(at, hides ? v_select(v_lt(x, lowest), v_zero(), w) : w);
+                float *p = b->p + i * b->lanes + lane;
+                const vf32 x = v_load(p), w = v_mul(v_exp2(v_sub(v_max(lowest, x), m)), inv);
+                v_store(p, hides ? v_select(v_lt(x, lowest), v_zero(), w) : w);
             }
         }
         for (size_t row = 0; row < t->n_rows; row++) {
@@ -276,7 +264,7 @@ static struct pool_state pool_state_at(float **at, size_t lanes, size_t d_v) {
 static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d_v) {
     const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
     const size_t rows =
-        d_k * (score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + d_v) + 2 + POOL_KEYS + ATTN_KEY_TILE;
+        d_k * (score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + d_v) + 5 + POOL_KEYS + ATTN_KEY_TILE;
     return (rows * lanes + POOL_KEYS * pool_v_row(d_v)) * sizeof(float);
 }
 
@@ -297,13 +285,23 @@ static void pool_body(const struct attn_pool_task *t) {
     }
     b.lo = pool_take(&at, b.lanes);
     b.last = pool_take(&at, b.lanes);
+    b.also = pool_take(&at, b.lanes);
+    b.position = pool_take(&at, b.lanes);
+    b.slope = pool_take(&at, b.lanes);
+    for (size_t lane = 0; lane < b.lanes; lane++) b.slope[lane] = sight_slope(t, 0, pool_row(t, lane));
     b.p = pool_take(&at, POOL_KEYS * b.lanes);
     b.bias = pool_take(&at, ATTN_KEY_TILE * b.lanes);
     if (pool_copies(t)) b.v = pool_take(&at, POOL_KEYS * pool_v_row(t->d_v));
     struct pool_state all = pool_state_at(&at, b.lanes, t->d_v), one = pool_state_at(&at, b.lanes, t->d_v);
     const struct pool_range r = pool_range_of(t);
-    for (size_t v = 0; v < b.lanes / VF32_N; v++) pool_vector_range(t, &b, v);
+    for (size_t v = 0; v < b.lanes / VF32_N; v++) pool_vector_sight(t, &b, v);
 
+    if (t->part && (r.lo >= (t->chunk + 1) * ATTN_CHUNK || r.hi <= t->chunk * ATTN_CHUNK)) {
+        float *part = t->part;
+        struct pool_state st = pool_state_at(&part, b.lanes, t->d_v);
+        pool_chunk(&b, &r, t->chunk, &st); /* nothing is seen of it: no queries are needed */
+        return;
+    }
     pool_pack(t, b.lanes, t->d_k, t->q, t->q_row, t->q_head, additive ? v_set1(1.0f) : c, b.q);
     if (additive) {
         pool_pack(t, b.lanes, t->d_k, t->w, 0, t->w_head, c, b.w);

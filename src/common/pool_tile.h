@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "sight.h"
 #include "size.h"
 #include "ukernel_contract.h"
 
@@ -19,18 +20,19 @@
  * the sizes. */
 struct pool_block {
     const struct attn_pool_task *t;
-    size_t lanes; /* 1 to POOL_NV vectors */
-    struct {
-        size_t lo, hi;
-    } sees[POOL_NV];    /* some row of the vector sees a key of [lo, hi) only; lo >= hi: none */
-    float *q;           /* [d_k][lanes]: q * c, or A_q q for additive scores */
-    float *w;           /* additive only, [d_k][lanes]: w * c */
-    float *eq;          /* additive only, [d_k][lanes]: e^{2 q} */
-    float *ek;          /* additive only, [ATTN_KEY_TILE][d_k]: e^{2 k} of a tile */
+    size_t lanes;                    /* 1 to POOL_NV vectors */
+    struct sight_hull sees[POOL_NV]; /* what some row of the vector may see */
+    float *q;                        /* [d_k][lanes]: q * c, or A_q q for additive scores */
+    float *w;                        /* additive only, [d_k][lanes]: w * c */
+    float *eq;                       /* additive only, [d_k][lanes]: e^{2 q} */
+    float *ek;                       /* additive only, [ATTN_KEY_TILE][d_k]: e^{2 k} of a tile */
     int large[POOL_NV]; /* additive only: a feature of the vector's rows is too large for e^{2 q} */
     float *lo;          /* [lanes]: first visible key, relative to the chunk, as a float
                    (exact: <= ATTN_CHUNK) */
     float *last;        /* [lanes]: last visible key, likewise */
+    float *also;        /* [lanes]: keys below it are visible too, likewise */
+    float *position;    /* [lanes]: the row's own, likewise; only where scores are shaped */
+    float *slope;       /* [lanes]: only where scores are shaped */
     float *p;           /* [POOL_KEYS][lanes]: scores, then probabilities */
     float *bias;        /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
     float *v;           /* [POOL_KEYS][pool_v_row()]: copied values, or NULL: they are read where they lie */
@@ -344,21 +346,33 @@ static void pool_pv(const struct pool_block *b, struct pool_vectors u, int hides
         POOL_DISPATCH(u.n, , pool_pv, b, at, v, v_row, n, p, o)
 }
 
-/* bias[i][lane] of keys [j, j + n): the additive mask, or 0 and -inf of a
- * boolean one. Reads the mask only where the row's range lets it see the key.
- */
+/* bias[i][lane] of keys [j, j + n): what sight_bias() says to each row. */
 static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {
     const struct attn_pool_task *t = b->t;
-    memset(b->bias, 0, ATTN_KEY_TILE * b->lanes * sizeof *b->bias);
-    for (size_t lane = 0; lane < b->lanes; lane++) {
-        const size_t row = pool_row(t, lane);
-        const ptrdiff_t at = pool_offset(t, row, t->mask_row, t->mask_head);
-        const size_t end = attn_min(t->hi[row], j + n);
-        for (size_t key = attn_max(t->lo[row], j); key < end; key++) {
-            const ptrdiff_t x = at + (ptrdiff_t)key * t->mask_key;
-            b->bias[(key - j) * b->lanes + lane] = t->mask_kind == ATTN_MASK_F32 ? ((const float *)t->mask)[x]
-                                                   : ((const uint8_t *)t->mask)[x] ? 0.0f
-                                                                                   : -INFINITY;
+    for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+        float rows[VF32_N][ATTN_KEY_TILE];
+        for (size_t i = 0; i < VF32_N; i++) {
+            const size_t row = pool_row(t, lane + i);
+            sight_bias(t, row, j, n, pool_offset(t, row, t->mask_row, t->mask_head), rows[i]);
+        }
+        for (size_t c = 0; c < ATTN_KEY_TILE; c += VF32_N) {
+            vf32 r[VF32_N];
+            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) r[i] = v_load(rows[i] + c);
+            v_transpose(r);
+            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++)
+                v_store(b->bias + (c + i) * b->lanes + lane, r[i]);
+        }
+    }
+}
+
+/* Shapes the scores of n keys in rows of s, the first of which is key `first` of the chunk. */
+static void pool_shape(const struct pool_block *b, struct pool_vectors u, size_t n, float first, float *s) {
+    for (size_t lane = (size_t)u.first * VF32_N; lane < (size_t)(u.first + u.n) * VF32_N; lane += VF32_N) {
+        const vf32 position = v_load(b->position + lane), slope = v_load(b->slope + lane);
+        for (size_t i = 0; i < n; i++) {
+            float *at = s + i * b->lanes + lane;
+            const vf32 distance = v_sub(position, v_set1(first + (float)i));
+            v_store(at, sight_shape(b->t, v_load(at), distance, slope));
         }
     }
 }
@@ -369,14 +383,18 @@ static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {
 static void pool_hide(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, float first,
                       float *s) {
     const vf32 none = v_set1(-INFINITY), lowest = v_set1(-FLT_MAX), log2e = v_set1(ATTN_LOG2E);
-    const int masked = b->t->mask_kind != ATTN_MASK_NONE, additive = b->t->mask_kind == ATTN_MASK_F32;
+    const enum attn_mask_kind kind = b->t->mask_kind;
+    const int masked = kind != ATTN_MASK_NONE || b->t->kv_documents,
+              additive = kind == ATTN_MASK_F32 || kind == ATTN_MASK_F16;
     if (masked) pool_mask_tile(b, j, n);
     for (size_t lane = (size_t)u.first * VF32_N; lane < (size_t)(u.first + u.n) * VF32_N; lane += VF32_N) {
-        const vf32 lo = v_load(b->lo + lane), last = v_load(b->last + lane);
+        const vf32 lo = v_load(b->lo + lane), last = v_load(b->last + lane), also = v_load(b->also + lane);
         for (size_t i = 0; i < ATTN_KEY_TILE; i++) {
             const size_t at = i * b->lanes + lane;
             const vf32 key = v_set1(first + (float)i);
-            vmask hidden = v_or(v_lt(key, lo), v_lt(last, key));
+            const vmask in_also = v_lt(key, also);
+            vmask hidden =
+                v_or(v_lt(key, v_select(in_also, none, lo)), v_lt(v_select(in_also, key, last), key));
             vf32 x = v_load(s + at);
             if (masked) {
                 const vf32 m = v_load(b->bias + at);

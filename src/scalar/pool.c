@@ -7,17 +7,35 @@ struct row {
     const struct attn_pool_task *t;
     const float *q, *w;
     ptrdiff_t mask;
-    size_t lo, hi;
+    size_t lo, hi, also;
+    double position, slope;
+    int32_t document;
 };
 
 static struct row row_of(const struct attn_pool_task *t, size_t r) {
     const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group),
                     head = (ptrdiff_t)((t->first + r) % t->group);
-    struct row row = {.t = t, .lo = t->lo[r], .hi = t->hi[r]};
+    struct row row = {.t = t, .lo = t->lo[r], .hi = t->hi[r], .also = t->also[r]};
+    row.position = (double)(t->position + query);
+    row.slope = t->slopes ? (double)t->slopes[head] : 0.0;
+    row.document = t->q_documents ? t->q_documents[query] : 0;
     row.q = t->q + query * t->q_row + head * t->q_head;
     row.w = t->w ? t->w + head * t->w_head : NULL;
     row.mask = query * t->mask_row + head * t->mask_head;
     return row;
+}
+
+/* binary16: 1 sign bit, 5 of the exponent, 10 of the fraction. */
+static double half(uint16_t h) {
+    const int e = h >> 10 & 31, f = h & 1023;
+    const double size = e == 31 ? (f ? NAN : INFINITY) : e ? ldexp(1024 + f, e - 25) : ldexp(f, -24);
+    return h >> 15 ? -size : size;
+}
+
+static int sees(const struct row *r, size_t j) {
+    const struct attn_pool_task *t = r->t;
+    if (!(r->lo <= j && j < r->hi) && j >= r->also) return 0;
+    return !t->kv_documents || t->kv_documents[j] == r->document;
 }
 
 /* The mask's value at key j: 0 and -inf for a boolean one. */
@@ -25,6 +43,7 @@ static double mask_at(const struct row *r, size_t j) {
     const struct attn_pool_task *t = r->t;
     const ptrdiff_t at = r->mask + (ptrdiff_t)j * t->mask_key;
     if (t->mask_kind == ATTN_MASK_F32) return (double)((const float *)t->mask)[at];
+    if (t->mask_kind == ATTN_MASK_F16) return half(((const uint16_t *)t->mask)[at]);
     if (t->mask_kind == ATTN_MASK_BOOL) return ((const uint8_t *)t->mask)[at] ? 0.0 : -INFINITY;
     return 0.0;
 }
@@ -35,6 +54,7 @@ static const double lowest = -(double)FLT_MAX * 0.69314718055994530942; /* check
 /* The natural-log score of key j, at least `lowest` where the key is visible, -inf where it is hidden. */
 static double score(const struct row *r, size_t j) {
     const struct attn_pool_task *t = r->t;
+    if (!sees(r, j)) return -INFINITY;
     const double mask = mask_at(r, j);
     if (mask == -INFINITY) return -INFINITY;
     const float *k = t->k + (ptrdiff_t)j * t->k_row;
@@ -45,7 +65,13 @@ static double score(const struct row *r, size_t j) {
         else
             s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d]);
     }
-    s = s * (double)t->scale + mask;
+    s *= (double)t->scale;
+    if (t->cap > 0.0f) {
+        const double cap =
+            (double)t->cap * 0.69314718055994530942; /* check: ln 2; the task has it in base 2 */
+        s = cap * tanh(s / cap);
+    }
+    s += mask - r->slope * fabs(r->position - (double)j);
     return s < lowest ? lowest : s;
 }
 
@@ -63,29 +89,36 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
     const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group),
                     head = (ptrdiff_t)((t->first + r) % t->group);
     float *out = t->out + query * t->out_row + head * t->out_head;
+    const size_t from = row.also ? 0 : row.lo, to = row.hi > row.also ? row.hi : row.also;
     double *sum = t->scratch, max = -INFINITY, total = 0.0;
-    for (size_t j = row.lo; j < row.hi; j++) {
+    for (size_t j = from; j < to; j++) {
         const double s = score(&row, j);
         if (s > max || isnan(s)) max = s;
         if (isnan(s)) break;
     }
-    const int sees = max != -INFINITY;
+    const int any = max != -INFINITY;
     for (size_t c = 0; c < t->d_v; c++) sum[c] = 0.0;
-    for (size_t j = row.lo; sees && j < row.hi; j++) {
+    for (size_t j = from; any && j < to; j++) {
         const double s = score(&row, j), w = exp(s - max);
         const float *v = t->v + (ptrdiff_t)j * t->v_row;
         if (s == -INFINITY) continue; /* hidden: its value is not touched */
         total += w;
         for (size_t c = 0; c < t->d_v; c++) sum[c] += w * (double)v[c];
     }
-    for (size_t c = 0; c < t->d_v; c++) out[c] = sees ? (float)(sum[c] / total) : 0.0f;
-    if (t->lse)
-        t->lse[query * t->lse_row + head * t->lse_head] = sees ? (float)(max + log(total)) : -INFINITY;
+    const double sink = t->sinks ? (double)t->sinks[head] : -INFINITY, top = sink > max ? sink : max;
+    const double lse = any ? max + log(total) : -INFINITY;
+    const double all =
+        total * exp(max - top) + (t->sinks ? exp(sink - top) : 0.0); /* e^-top times the denominator */
+    const double lse_sinks = any && t->sinks ? top + log(all) : t->sinks ? sink : lse;
+    const double share = any ? exp(max - top) / all : 0.0;
+    for (size_t c = 0; c < t->d_v; c++) out[c] = any ? (float)(sum[c] * share) : 0.0f;
+    if (t->lse) t->lse[query * t->lse_row + head * t->lse_head] = (float)lse;
+    if (t->lse_sinks) t->lse_sinks[query * t->lse_sinks_row + head * t->lse_sinks_head] = (float)lse_sinks;
     if (!t->weights) return;
     float *weights = t->weights + query * t->weights_row + head * t->weights_head;
-    for (size_t j = 0; j < t->n_kv; j++) {
-        const double s = sees && j >= row.lo && j < row.hi ? score(&row, j) : -INFINITY;
-        weights[j] = s == -INFINITY ? 0.0f : (float)(exp(s - max) / total);
+    for (size_t j = 0; j < t->n_weights; j++) {
+        const double s = any && j < to ? score(&row, j) : -INFINITY;
+        weights[j] = s == -INFINITY ? 0.0f : (float)(exp(s - max) * share);
     }
 }
 

@@ -26,10 +26,15 @@ static struct pool_case draw(const struct attn_backend *b, size_t n_rows, size_t
                           .stream = stream};
     c.first = rng_chance(&r, 50) ? rng_below(&r, group) : 0;
     c.sight = (enum sight)rng_below(&r, N_SIGHTS - 1); /* SIGHT_NONE has a test of its own */
-    c.mask = rng_chance(&r, 50) ? ATTN_MASK_NONE : rng_chance(&r, 50) ? ATTN_MASK_BOOL : ATTN_MASK_F32;
+    c.mask = rng_chance(&r, 50) ? ATTN_MASK_NONE : (enum attn_mask_kind)(1 + rng_below(&r, 3));
     c.mask_bits = (unsigned)rng_below(&r, 8);
     c.parts = b->splits && rng_chance(&r, 33);
+    c.documents = rng_chance(&r, 20);
+    c.alibi = rng_chance(&r, 30);
+    c.soft_cap = rng_chance(&r, 70) ? 0 : rng_chance(&r, 50) ? 1.5f : 30;
+    c.sinks = rng_chance(&r, 60) ? 0 : rng_chance(&r, 66) ? 1 : 2;
     c.lse = rng_chance(&r, 50);
+    c.lse_sinks = rng_chance(&r, 40);
     c.weights = !c.parts && rng_chance(&r, 33);
     c.rising = rng_chance(&r, 25);
     c.spoiled = rng_chance(&r, 15);
@@ -107,13 +112,13 @@ END_TEST
 /* Every mask, broadcast in every way, under every kind of range; with and without the optional outputs. */
 START_TEST(masks) {
     const struct attn_backend *b = backends[_i];
-    for (size_t i = 0; i < 3 * 8 * N_SIGHTS * 4; i++) {
+    for (size_t i = 0; i < 4 * 8 * N_SIGHTS * 4; i++) {
         struct pool_case c = draw(b, least(19, b->pool_rows), 3, 50, 6, 9, 90000 + i);
-        c.mask = (enum attn_mask_kind)(i % 3);
-        c.mask_bits = i / 3 % 8;
-        c.sight = (enum sight)(i / 24 % N_SIGHTS);
-        c.lse = i / 24 / N_SIGHTS % 2 != 0;
-        c.weights = !c.parts && i / 24 / N_SIGHTS / 2 != 0;
+        c.mask = (enum attn_mask_kind)(i % 4);
+        c.mask_bits = i / 4 % 8;
+        c.sight = (enum sight)(i / 32 % N_SIGHTS);
+        c.lse = i / 32 / N_SIGHTS % 2 != 0;
+        c.weights = !c.parts && i / 32 / N_SIGHTS / 2 != 0;
         c.fill = FILL_NORMAL;
         if (harness_takes(i, 19)) check(b, &c);
     }

@@ -36,7 +36,12 @@ static int slots_catch(const struct attn_backend *b) {
                               .d_k = s[3],
                               .d_v = s[4],
                               .sight = (enum sight)(i / 4 % (N_SIGHTS - 1)),
-                              .mask = (enum attn_mask_kind)(i / 5 % 3),
+                              .mask = (enum attn_mask_kind)(i / 5 % 4),
+                              .documents = i / 7 % 5 == 2,
+                              .alibi = i / 11 % 3 == 0,
+                              .soft_cap = i / 13 % 3 == 0 ? 1.5f : 0,
+                              .sinks = (int)(i / 9 % 3),
+                              .lse_sinks = i % 2 == 0,
                               .mask_bits = (unsigned)(i / 7 % 8),
                               .lse = 1,
                               .parts = b->splits && i / 4 % 2,
@@ -45,12 +50,56 @@ static int slots_catch(const struct attn_backend *b) {
         c.weights = !c.parts && i / 16 % 2;
         pool_case_check(b, &c, &v);
     }
+    for (uint64_t i = 0; i < 8 && v.ok; i++) { /* the order of what shapes a score */
+        const struct pool_case c = {.n_rows = 3,
+                                    .group = 2,
+                                    .n_kv = 40,
+                                    .d_k = 5,
+                                    .d_v = 3,
+                                    .mask = ATTN_MASK_F32,
+                                    .mask_bits = 7,
+                                    .soft_cap = 1.5f,
+                                    .alibi = i % 2 != 0,
+                                    .stream = 700 + i};
+        pool_case_check(b, &c, &v);
+    }
     return !v.ok;
+}
+
+/* Each rule of attn_scoring by itself, and two together. */
+static void features_catch(struct verdict *v) {
+    for (uint64_t i = 0; i < 40 && v->ok; i++) {
+        struct api_case c = {.call = i % 4 == 3 ? API_ADDITIVE : API_SDPA,
+                             .batch = 1,
+                             .n_head = 4,
+                             .n_head_kv = 2,
+                             .n_q = i % 2 ? 6 : 30,
+                             .n_kv = 45,
+                             .p_q = 8,
+                             .p_k = 8,
+                             .p_v = 5,
+                             .c = 8,
+                             .lse = 1,
+                             .layout = (unsigned)(i % 3),
+                             .stream = 900 + i};
+        switch (i / 4 % 8) {
+        case 0: c.window = API_WINDOW_BOTH; break;
+        case 1: c.causal = ATTN_CAUSAL_TOP_LEFT, c.window = API_WINDOW_LEFT, c.prefixes = 1; break;
+        case 2: c.documents = API_DOCUMENTS_SHUFFLED; break;
+        case 3: c.ragged = 3; break;
+        case 4: c.sinks = API_SINKS_NORMAL; break;
+        case 5: c.alibi = 1; break;
+        case 6: c.soft_cap = 1.5f, c.mask = API_MASK_F32, c.mask_bits = 15; break;
+        case 7: c.ragged = 2, c.window = API_WINDOW_BOTH, c.alibi = 1; break;
+        }
+        api_case_check(honest->name, &c, v);
+    }
 }
 
 static int calls_catch(const struct attn_backend *b) {
     struct verdict v = {.ok = 1};
     api_case_substitute = b;
+    features_catch(&v);
     for (uint64_t i = 0; i < 32 && v.ok; i++) {
         struct api_case c = {.call = (enum api_call)(i % 4),
                              .batch = 1,

@@ -1,6 +1,7 @@
 /* The broken slots of saboteurs.h. */
 #include "differential/saboteurs.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -189,7 +190,7 @@ static void pool_gives_lse_in_base_2(const struct attn_pool_task *t) {
 
 static void pool_leaves_hidden_weights(const struct attn_pool_task *t) {
     struct attn_pool_task less = *t;
-    less.n_kv = last_key(t);
+    less.n_weights = last_key(t);
     honest->pool(&less);
 }
 
@@ -210,6 +211,94 @@ static void merge_skips_last_row(const struct attn_pool_task *t, size_t n_chunks
     float *const last = out_of(t, t->n_rows - 1), before = *last;
     honest->merge(t, n_chunks, stride);
     *last = before;
+}
+
+/* ---- Broken rules of attn_scoring ---- */
+
+static void pool_sees_one_key_before(const struct attn_pool_task *t) {
+    struct attn_pool_task more = *t;
+    for (size_t r = 0; r < t->n_rows; r++) more.lo[r] -= t->lo[r] > 0 && t->lo[r] < t->hi[r];
+    honest->pool(&more);
+}
+
+static void pool_ignores_prefix(const struct attn_pool_task *t) {
+    struct attn_pool_task less = *t;
+    memset(less.also, 0, sizeof less.also);
+    honest->pool(&less);
+}
+
+static void pool_ignores_documents(const struct attn_pool_task *t) {
+    struct attn_pool_task open = *t;
+    open.q_documents = open.kv_documents = NULL;
+    honest->pool(&open);
+}
+
+/* A sequence that begins a row late. */
+static void pool_starts_one_row_late(const struct attn_pool_task *t) {
+    struct attn_pool_task late = *t;
+    late.k += t->k_row;
+    late.v += t->v_row;
+    honest->pool(&late);
+}
+
+static void pool_forgets_sinks(const struct attn_pool_task *t) {
+    struct attn_pool_task without = *t;
+    without.sinks = NULL;
+    honest->pool(&without);
+}
+
+static void merge_forgets_sinks(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    struct attn_pool_task without = *t;
+    without.sinks = NULL;
+    honest->merge(&without, n_chunks, stride);
+}
+
+static void pool_slopes_of_the_next_head(const struct attn_pool_task *t) {
+    struct attn_pool_task other = *t;
+    float *slopes = malloc(t->group * t->heads * sizeof *slopes);
+    for (size_t h = 0; t->slopes && h < t->group * t->heads; h++)
+        slopes[h] = t->slopes[(h + 1) % (t->group * t->heads)];
+    if (t->slopes) other.slopes = slopes;
+    honest->pool(&other);
+    free(slopes);
+}
+
+static void pool_forgets_soft_cap(const struct attn_pool_task *t) {
+    struct attn_pool_task without = *t;
+    without.cap = 0;
+    honest->pool(&without);
+}
+
+/* The score of a visible key in natural units, with an f32 mask added too early. */
+static double score_capped_late(const struct attn_pool_task *t, size_t r, size_t j) {
+    const float *q = t->q + at(t, r, t->q_row, t->q_head), *k = t->k + (ptrdiff_t)j * t->k_row;
+    const double cap = t->cap * 0.69314718055994530942;
+    double s = ((const float *)t->mask)[at(t, r, t->mask_row, t->mask_head) + (ptrdiff_t)j * t->mask_key];
+    for (size_t i = 0; i < t->d_k; i++) s += (double)t->scale * q[i] * k[i];
+    s = cap * tanh(s / cap);
+    if (t->slopes)
+        s -= t->slopes[(t->first + r) % t->group] *
+             fabs((double)t->position + (double)((t->first + r) / t->group) - (double)j);
+    return s;
+}
+
+static void pool_caps_after_mask(const struct attn_pool_task *t) {
+    honest->pool(t);
+    if (t->part || !(t->cap > 0) || t->mask_kind != ATTN_MASK_F32 || t->score != ATTN_SCORE_DOT || t->sinks ||
+        t->q_documents || t->heads > 1)
+        return;
+    for (size_t r = 0; r < t->n_rows; r++)
+        for (size_t c = 0; c < t->d_v; c++) {
+            double sum = 0, all = 0;
+            for (size_t j = t->lo[r]; j < t->hi[r]; j++) {
+                const ptrdiff_t m = at(t, r, t->mask_row, t->mask_head) + (ptrdiff_t)j * t->mask_key;
+                if (((const float *)t->mask)[m] == -INFINITY) continue;
+                const double p = exp(score_capped_late(t, r, j));
+                all += p;
+                sum += p * t->v[(ptrdiff_t)j * t->v_row + (ptrdiff_t)c];
+            }
+            if (all > 0 && !t->also[r]) out_of(t, r)[c] = (float)(sum / all);
+        }
 }
 
 /* ---- All of them ---- */
@@ -250,6 +339,15 @@ const struct saboteur saboteurs[] = {
     POOL(pool_is_inexact, 0, 0),
     POOL(pool_gives_lse_in_base_2, 0, 1),
     POOL(pool_leaves_hidden_weights, 0, 1),
+    POOL(pool_sees_one_key_before, 0, 1),
+    POOL(pool_ignores_prefix, 0, 1),
+    POOL(pool_ignores_documents, 0, 1),
+    POOL(pool_starts_one_row_late, 0, 1),
+    POOL(pool_forgets_sinks, 0, 1),
+    POOL(pool_slopes_of_the_next_head, 0, 1),
+    POOL(pool_forgets_soft_cap, 0, 1),
+    POOL(pool_caps_after_mask, 0, 1),
+    MERGE(merge_forgets_sinks),
     MERGE(merge_drops_last),
     MERGE(merge_repeats_first),
     MERGE(merge_skips_last_row),

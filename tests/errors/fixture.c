@@ -14,7 +14,9 @@ attn_context *default_context(void) {
     return context;
 }
 
-static int is_output(int tensor) { return tensor == T_OUT || tensor == T_LSE || tensor == T_WEIGHTS; }
+static int is_output(int tensor) {
+    return tensor == T_OUT || tensor == T_LSE || tensor == T_WEIGHTS || tensor == T_LSE_SINKS;
+}
 
 attn_packed *fixture_matrix(struct fixture *f, size_t n, size_t k) {
     float w[FIXTURE_FLOATS];
@@ -63,6 +65,25 @@ static void set_layer(struct fixture *f, int additive) {
     set_tensor(f, T_V, BATCH, 1, N_KV, D_V);
 }
 
+/* Everything that attn_scoring has, but starts. */
+static void set_scoring(struct fixture *f) {
+    f->window[0] = 3;
+    f->window[1] = SIZE_MAX;
+    for (int i = 0; i < N_HEAD; i++) f->slopes[i] = f->sinks[i] = 0.5f;
+    for (int i = 0; i < BATCH; i++) f->prefixes[i] = (size_t)i;
+    f->scoring = (attn_scoring){.size = sizeof f->scoring,
+                                .q_lengths = f->q_lengths,
+                                .kv_lengths = f->kv_lengths,
+                                .offsets = f->offsets,
+                                .window = f->window,
+                                .prefixes = f->prefixes,
+                                .q_documents = f->q_documents,
+                                .kv_documents = f->kv_documents,
+                                .alibi_slopes = f->slopes,
+                                .soft_cap = 20,
+                                .sinks = f->sinks};
+}
+
 void fixture_open(struct fixture *f, enum api api, attn_context *context) {
     size_t heads = api == API_HEAD || api == API_HEAD_ADDITIVE ? 1 : N_HEAD;
     memset(f, 0, sizeof *f);
@@ -89,14 +110,28 @@ void fixture_open(struct fixture *f, enum api api, attn_context *context) {
     }
     set_tensor(f, T_LSE, BATCH, heads, N_Q, 1);
     set_tensor(f, T_WEIGHTS, BATCH, heads, N_Q, N_KV);
+    if (api == API_SDPA) set_tensor(f, T_LSE_SINKS, BATCH, heads, N_Q, 1);
     set_tensor(f, T_MASK, BATCH, N_HEAD, N_Q, N_KV);
     for (int i = 0; i < BATCH; i++) {
         f->q_lengths[i] = N_Q;
         f->kv_lengths[i] = N_KV;
     }
-    f->scoring =
-        (attn_scoring){.size = sizeof f->scoring, .q_lengths = f->q_lengths, .kv_lengths = f->kv_lengths};
+    set_scoring(f);
     f->scoring_argument = &f->scoring;
+}
+
+void fixture_ragged(struct fixture *f) {
+    static const size_t starts[2][N_SEQUENCES + 1] = {{0, 1, 1, N_Q}, {0, 2, 3, N_KV}};
+    memcpy(f->starts, starts, sizeof starts);
+    for (int i = 0; i < T_MASK; i++) f->tensor[i].size[0] = 1;
+    f->argument[T_MASK] = NULL;
+    f->tensor[T_WEIGHTS].size[3] = 2; /* both longest sequences have 2 */
+    f->scoring.q_lengths = f->scoring.kv_lengths = NULL;
+    f->scoring.offsets = NULL;
+    f->scoring.prefixes = NULL;
+    f->scoring.n_sequences = N_SEQUENCES;
+    f->scoring.q_starts = f->starts[0];
+    f->scoring.kv_starts = f->starts[1];
 }
 
 void fixture_close(struct fixture *f) {
@@ -124,7 +159,8 @@ static attn_status run(struct fixture *f, int query, size_t *bytes) {
                            .out = t[T_OUT],
                            .scoring = f->scoring_argument,
                            .lse = t[T_LSE],
-                           .weights = t[T_WEIGHTS]};
+                           .weights = t[T_WEIGHTS],
+                           .lse_sinks = t[T_LSE_SINKS]};
     attn_additive_args additive = {.size = f->args_size,
                                    .q = t[T_Q],
                                    .k = t[T_K],
@@ -171,7 +207,7 @@ attn_status fixture_call(struct fixture *f) { return run(f, 0, NULL); }
 attn_status fixture_query(struct fixture *f, size_t *bytes) { return run(f, 1, bytes); }
 
 const char *fixture_name(enum api api, enum tensor tensor) {
-    static const char *const names[] = {"q", "k", "v", "out", "lse", "weights", "mask", "w"};
+    static const char *const names[] = {"q", "k", "v", "out", "lse", "weights", "lse_sinks", "mask", "w"};
     if (tensor == T_WEIGHTS && api != API_SDPA && api != API_ADDITIVE) return "attention";
     if (tensor == T_W && api != API_ADDITIVE) return "w_a";
     return names[tensor];

@@ -10,6 +10,7 @@ enum api { API_SDPA, API_ADDITIVE, API_HEAD, API_MULTIHEAD, API_HEAD_ADDITIVE, N
 /* Sizes of all fixtures. */
 enum {
     BATCH = 2,
+    N_SEQUENCES = 3, /* of a ragged batch */
     N_HEAD = 4,
     N_HEAD_KV = 2,
     N_Q = 3,
@@ -24,8 +25,8 @@ enum {
     P_O = 9
 };
 
-/* The tensors that every pooling function has; W is `w` of attn_additive and `w_a` of a layer. */
-enum tensor { T_Q, T_K, T_V, T_OUT, T_LSE, T_WEIGHTS, T_MASK, T_W, N_TENSORS };
+/* The tensors that every pooling function has; W is `w` of attn_additive and `w_a` of a layer, LSE_SINKS attn_sdpa's. */
+enum tensor { T_Q, T_K, T_V, T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS, T_MASK, T_W, N_TENSORS };
 
 enum { FIXTURE_FLOATS = 1024, FIXTURE_MATRICES = 12 };
 
@@ -38,6 +39,11 @@ struct fixture {
     const attn_scoring *scoring_argument;
     attn_scoring scoring;
     size_t q_lengths[BATCH], kv_lengths[BATCH];
+    ptrdiff_t offsets[BATCH];
+    size_t window[2], prefixes[BATCH],
+        starts[2][N_SEQUENCES + 1]; /* of q and of k and v; not given at first */
+    int32_t q_documents[BATCH * N_Q], kv_documents[BATCH * N_KV];
+    float slopes[N_HEAD], sinks[N_HEAD];
     attn_weights layer;
     const attn_weights *layer_argument;
     const attn_packed *a_q[N_HEAD], *a_k[N_HEAD_KV];
@@ -52,6 +58,9 @@ struct fixture {
 /* Everything valid: a call succeeds. */
 void fixture_open(struct fixture *f, enum api api, attn_context *context);
 void fixture_close(struct fixture *f);
+
+/* The same as a ragged batch of N_SEQUENCES in one element of the tensors' batch; valid too. */
+void fixture_ragged(struct fixture *f);
 
 /* The call with the arguments as they stand, and its scratch query. */
 attn_status fixture_call(struct fixture *f);

@@ -9,6 +9,7 @@ int main(void) {
     add_rope_tests(suite);
     add_tensor_tests(suite);
     add_call_tests(suite);
+    add_scoring_tests(suite);
     add_scratch_tests(suite);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

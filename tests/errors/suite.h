@@ -5,6 +5,7 @@
 #include <check.h>
 
 void add_call_tests(Suite *suite);
+void add_scoring_tests(Suite *suite);
 void add_context_tests(Suite *suite);
 void add_packed_tests(Suite *suite);
 void add_rope_tests(Suite *suite);

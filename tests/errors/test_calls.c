@@ -17,7 +17,7 @@ static void scoring_size_0(struct fixture *f) { f->scoring.size = 0; }
 static void scale_nan(struct fixture *f) { f->scoring.scale = NAN; }
 static void scale_inf(struct fixture *f) { f->scoring.scale = INFINITY; }
 static void scale_minus_inf(struct fixture *f) { f->scoring.scale = -INFINITY; }
-static void causal_3(struct fixture *f) { f->scoring.causal = (attn_causal)3; }
+static void causal_4(struct fixture *f) { f->scoring.causal = (attn_causal)4; }
 static void causal_minus(struct fixture *f) { f->scoring.causal = (attn_causal)-1; }
 static void q_length(struct fixture *f) { f->q_lengths[1] = N_Q + 1; }
 static void q_length_huge(struct fixture *f) { f->q_lengths[0] = SIZE_MAX; }
@@ -78,7 +78,7 @@ static const struct other_error {
     {ALL, "scale NaN", scale_nan, ATTN_ERROR_ARGUMENT, "scoring.scale"},
     {ALL, "scale +inf", scale_inf, ATTN_ERROR_ARGUMENT, "scoring.scale"},
     {ALL, "scale -inf", scale_minus_inf, ATTN_ERROR_ARGUMENT, "scoring.scale"},
-    {ALL, "causal 3", causal_3, ATTN_ERROR_ARGUMENT, "scoring.causal"},
+    {ALL, "causal 4", causal_4, ATTN_ERROR_ARGUMENT, "scoring.causal"},
     {ALL, "causal -1", causal_minus, ATTN_ERROR_ARGUMENT, "scoring.causal"},
     {ALL, "q_lengths above n_q", q_length, ATTN_ERROR_SHAPE, "scoring.q_lengths"},
     {ALL, "q_lengths huge", q_length_huge, ATTN_ERROR_SHAPE, "scoring.q_lengths"},
@@ -171,6 +171,7 @@ START_TEST(unknown_members) {
     memset(f.memory[T_OUT], 0xa5, FIXTURE_FLOATS * sizeof(float));
     memset(f.memory[T_LSE], 0xa5, FIXTURE_FLOATS * sizeof(float));
     memset(f.memory[T_WEIGHTS], 0xa5, FIXTURE_FLOATS * sizeof(float));
+    memset(f.memory[T_LSE_SINKS], 0xa5, FIXTURE_FLOATS * sizeof(float));
     grown.later = 1;
     must_fail(&f, "unknown member", ATTN_ERROR_ARGUMENT, "scoring", 1);
     fixture_close(&f);
@@ -188,6 +189,7 @@ START_TEST(short_structs) {
                       : api == API_ADDITIVE ? offsetof(attn_additive_args, scoring)
                                             : offsetof(attn_head_args, scoring);
         f.tensor[T_MASK].dtype = f.tensor[T_LSE].dtype = f.tensor[T_WEIGHTS].dtype = (attn_dtype)99;
+        f.tensor[T_LSE_SINKS].dtype = (attn_dtype)99;
         ck_assert_msg(fixture_call(&f) == ATTN_OK, "%s: %s", api_name((enum api)api),
                       attn_context_error(context));
         fixture_close(&f);
@@ -234,9 +236,11 @@ static void no_batch(struct fixture *f) {
 }
 static void no_rows(struct fixture *f) {
     f->tensor[T_Q].size[2] = f->tensor[T_OUT].size[2] = f->tensor[T_LSE].size[2] = 0;
+    f->tensor[T_LSE_SINKS].size[2] = 0;
     f->tensor[T_WEIGHTS].size[2] = f->tensor[T_MASK].size[2] = 0;
     f->q_lengths[0] = f->q_lengths[1] = 0;
     f->tensor[T_Q].data = f->tensor[T_OUT].data = f->tensor[T_LSE].data = f->tensor[T_WEIGHTS].data = NULL;
+    f->tensor[T_LSE_SINKS].data = NULL;
 }
 static void no_keys(struct fixture *f) {
     f->tensor[T_K].size[2] = f->tensor[T_V].size[2] = f->tensor[T_WEIGHTS].size[3] = 0;
@@ -258,7 +262,7 @@ static void small_mask(struct fixture *f) {
 }
 static void no_optionals(struct fixture *f) {
     f->scoring_argument = NULL;
-    f->argument[T_LSE] = f->argument[T_WEIGHTS] = f->argument[T_MASK] = NULL;
+    f->argument[T_LSE] = f->argument[T_WEIGHTS] = f->argument[T_LSE_SINKS] = f->argument[T_MASK] = NULL;
 }
 static void stride_of_one_column(struct fixture *f) { f->tensor[T_LSE].stride[3] = 3; }
 

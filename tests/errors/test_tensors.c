@@ -31,6 +31,7 @@ static const struct tensor_error {
     {ALL, T_LSE, DATA, 0, ATTN_ERROR_ARGUMENT},
     {ALL, T_WEIGHTS, DATA, 0, ATTN_ERROR_ARGUMENT},
     {ALL, T_MASK, DATA, 0, ATTN_ERROR_ARGUMENT},
+    {SDPA, T_LSE_SINKS, DATA, 0, ATTN_ERROR_ARGUMENT},
     {HAVE_W, T_W, DATA, 0, ATTN_ERROR_ARGUMENT},
     {ALL, T_Q, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {ALL, T_K, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
@@ -38,6 +39,13 @@ static const struct tensor_error {
     {ALL, T_OUT, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {ALL, T_LSE, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {ALL, T_WEIGHTS, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
+    {SDPA, T_LSE_SINKS, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
+    {ALL, T_Q, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
+    {ALL, T_K, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
+    {ALL, T_V, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
+    {ALL, T_OUT, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
+    {ALL, T_LSE, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
+    {HAVE_W, T_W, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
     {HAVE_W, T_W, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {ALL, T_Q, DTYPE, 77, ATTN_ERROR_DTYPE},
     {ALL, T_MASK, DTYPE, 77, ATTN_ERROR_DTYPE},
@@ -49,6 +57,7 @@ static const struct tensor_error {
     {ALL, T_OUT, ADDRESS, 2, ATTN_ERROR_STRIDE},
     {ALL, T_LSE, ADDRESS, 1, ATTN_ERROR_STRIDE},
     {ALL, T_WEIGHTS, ADDRESS, 1, ATTN_ERROR_STRIDE},
+    {SDPA, T_LSE_SINKS, ADDRESS, 2, ATTN_ERROR_STRIDE},
     {ALL, T_MASK, ADDRESS, 2, ATTN_ERROR_STRIDE},
     {HAVE_W, T_W, ADDRESS, 2, ATTN_ERROR_STRIDE},
     {ALL, T_Q, STRIDE0, 258, ATTN_ERROR_STRIDE},
@@ -66,6 +75,7 @@ static const struct tensor_error {
     {ALL, T_OUT, STRIDE0, 0, ATTN_ERROR_STRIDE},
     {SDPA | ADDITIVE, T_OUT, STRIDE1, 4, ATTN_ERROR_STRIDE},
     {ALL, T_LSE, STRIDE2, 0, ATTN_ERROR_STRIDE},
+    {SDPA, T_LSE_SINKS, STRIDE2, 0, ATTN_ERROR_STRIDE},
     {ALL, T_WEIGHTS, STRIDE2, 4, ATTN_ERROR_STRIDE},
     /* sizes */
     {ALL, T_Q, SIZE3, 0, ATTN_ERROR_SHAPE},
@@ -90,6 +100,10 @@ static const struct tensor_error {
     {ALL, T_WEIGHTS, SIZE2, 2, ATTN_ERROR_SHAPE},
     {ALL, T_OUT, SIZE3, 5, ATTN_ERROR_SHAPE},
     {ALL, T_LSE, SIZE3, 0, ATTN_ERROR_SHAPE},
+    {SDPA, T_LSE_SINKS, SIZE0, 1, ATTN_ERROR_SHAPE},
+    {SDPA, T_LSE_SINKS, SIZE1, 1, ATTN_ERROR_SHAPE},
+    {SDPA, T_LSE_SINKS, SIZE2, 2, ATTN_ERROR_SHAPE},
+    {SDPA, T_LSE_SINKS, SIZE3, 0, ATTN_ERROR_SHAPE},
     {ALL, T_WEIGHTS, SIZE3, 4, ATTN_ERROR_SHAPE},
     {SDPA, T_K, SIZE3, 3, ATTN_ERROR_SHAPE},   /* p_k */
     {LAYERS, T_Q, SIZE3, 5, ATTN_ERROR_SHAPE}, /* d_q, d_k, d_v */
@@ -157,7 +171,7 @@ END_TEST
 /* ---- Overlap ---------------------------------------------------------------------------------------- */
 
 START_TEST(overlap) {
-    const enum tensor outputs[] = {T_OUT, T_LSE, T_WEIGHTS};
+    const enum tensor outputs[] = {T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS};
     const enum tensor output = outputs[_i];
     attn_context *context = default_context();
     for (int api = 0; api < N_APIS; api++)
@@ -165,7 +179,7 @@ START_TEST(overlap) {
             struct fixture f;
             char what[80];
             fixture_open(&f, (enum api)api, context);
-            if (other == (int)output || !f.argument[other]) {
+            if (other == (int)output || !f.argument[other] || !f.argument[output]) {
                 fixture_close(&f);
                 continue;
             }
@@ -215,7 +229,7 @@ void add_tensor_tests(Suite *suite) {
     TCase *t = tcase_create("tensors");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, tensors, 0, (int)(sizeof tensor_errors / sizeof *tensor_errors));
-    tcase_add_loop_test(t, overlap, 0, 3);
+    tcase_add_loop_test(t, overlap, 0, 4);
     tcase_add_test(t, overlap_with_weights);
     suite_add_tcase(suite, t);
 }

@@ -24,7 +24,8 @@ static uint64_t hash_grid(uint64_t hash, const struct grid *g) {
 uint64_t exact_hash(const struct api_case *c, const struct api_outputs *o) {
     uint64_t hash = hash_grid(EXACT_HASH_START, &o->out);
     hash = c->lse ? hash_grid(hash, &o->lse) : hash;
-    return c->weights ? hash_grid(hash, &o->weights) : hash;
+    hash = c->weights ? hash_grid(hash, &o->weights) : hash;
+    return c->lse_sinks ? hash_grid(hash, &o->lse_sinks) : hash;
 }
 
 struct exact_part exact_whole(const struct api_case *c) {

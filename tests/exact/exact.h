@@ -32,4 +32,20 @@ void exact_check_part(const struct exact_run *e, const struct exact_part *p, con
 #define EXACT_CASES 12
 struct api_case exact_case(size_t i, enum api_call call);
 
+/* The same for what attn_scoring says: ragged batches and plain ones, every feature in several of them. */
+#define EXACT_FEATURES 14
+struct api_case exact_features(size_t i, enum api_call call);
+
+/* Rows [row, row + n) of a sequence alone, as a plain call on its keys; compares them with those of `all`, to the bit.
+ * Rows beyond the sequence's length are not to be asked for. */
+void exact_check_alone(const struct exact_run *e, size_t sequence, size_t row, size_t n,
+                       const struct api_outputs *all, struct verdict *v);
+
+/* The sequences of a ragged case in another arrangement: one behind the other in reverse order, or side by side in a
+ * batch of the longest one's size, padded with NaN. The matrices are d's. */
+enum exact_order { EXACT_REVERSED, EXACT_PADDED };
+struct api_data *exact_arrange(const struct api_case *c, const struct api_data *d, enum exact_order order,
+                               struct api_case *to);
+void exact_arranged_free(struct api_data *d);
+
 #endif

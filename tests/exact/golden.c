@@ -12,7 +12,8 @@
 #include "support/shapes.h"
 
 #define N_LINEAR 6
-#define N_GOLDEN (N_LINEAR + 4 * EXACT_CASES)
+#define N_PLAIN (4 * EXACT_CASES)
+#define N_GOLDEN (N_LINEAR + N_PLAIN + 4 * EXACT_FEATURES)
 
 static const struct attn_backend *backends[4];
 
@@ -54,13 +55,16 @@ static uint64_t linear_hash(const char *backend, size_t i, char *name, size_t by
 static uint64_t golden_hash(const char *backend, size_t i, char *name, size_t bytes) {
     static const char *const calls[] = {"sdpa", "additive", "head", "multihead"};
     if (i < N_LINEAR) return linear_hash(backend, i, name, bytes);
-    const size_t call = (i - N_LINEAR) % 4, shape = (i - N_LINEAR) / 4;
-    struct api_case c = exact_case(shape, (enum api_call)call);
+    const int features = i >= N_LINEAR + N_PLAIN;
+    const size_t at = i - N_LINEAR - (features ? N_PLAIN : 0), call = at % 4, shape = at / 4;
+    struct api_case c =
+        features ? exact_features(shape, (enum api_call)call) : exact_case(shape, (enum api_call)call);
     struct verdict v = {.ok = 1};
     c.n_q = c.n_kv > 1000 && c.n_q > 35 ? 35 : c.n_q; /* for emulators */
     c.weights = c.n_q * c.n_kv < 5000;
-    c.fill = shape == 3 ? FILL_WIDE : shape == 9 ? FILL_INTEGER : FILL_NORMAL;
-    snprintf(name, bytes, "%s_%zu_%zu_of_%zu", calls[call], shape, c.n_q, c.n_kv);
+    c.fill = features ? FILL_NORMAL : shape == 3 ? FILL_WIDE : shape == 9 ? FILL_INTEGER : FILL_NORMAL;
+    snprintf(name, bytes, "%s_%s%zu_%zu_of_%zu", calls[call], features ? "features_" : "", shape, c.n_q,
+             c.n_kv);
     struct api_data *d = api_case_make(&c);
     attn_context *context = harness_context(backend, 1);
     api_case_pack(context, &c, d);

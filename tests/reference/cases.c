@@ -92,7 +92,12 @@ static attn_tensor add_output(struct case_run *run, const struct vector_case *c,
 
 static struct attn_bound_result result_of(const struct case_run *run) {
     const struct case_output *o = run->output;
-    return (struct attn_bound_result){o[0].oracle, o[0].err, o[1].oracle, o[1].err, o[2].oracle, o[2].err};
+    return (struct attn_bound_result){.out = o[0].oracle,
+                                      .out_err = o[0].err,
+                                      .lse = o[1].oracle,
+                                      .lse_err = o[1].err,
+                                      .weights = o[2].oracle,
+                                      .weights_err = o[2].err};
 }
 
 static void read_arguments(const struct vector_case *c, struct case_run *run, struct arguments *a) {

@@ -86,7 +86,12 @@ static void sdpa(attn_context *context, const struct shape *s, float *data[3], s
     attn_tensor weights = attn_tensor_contiguous(to[2].got, ATTN_F32, 1, 1, s->n_q, s->n_kv);
     attn_sdpa_args args = {
         .size = sizeof args, .q = &q, .k = &k, .v = &v, .out = &out, .lse = &lse, .weights = &weights};
-    struct attn_bound_result result = {to[0].want, to[0].err, to[1].want, to[1].err, to[2].want, to[2].err};
+    struct attn_bound_result result = {.out = to[0].want,
+                                       .out_err = to[0].err,
+                                       .lse = to[1].want,
+                                       .lse_err = to[1].err,
+                                       .weights = to[2].want,
+                                       .weights_err = to[2].err};
     succeeded(context, attn_sdpa(context, &args));
     ck_assert_int_eq(attn_bound_sdpa(attn_bound_arith_of(attn_context_backend(context)), &args, &result), 0);
 }

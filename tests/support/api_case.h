@@ -13,7 +13,11 @@
 
 enum api_call { API_SDPA, API_ADDITIVE, API_HEAD, API_MULTIHEAD };
 
-enum api_mask { API_MASK_NONE, API_MASK_BOOL, API_MASK_F32 };
+enum api_mask { API_MASK_NONE, API_MASK_BOOL, API_MASK_F32, API_MASK_F16 };
+enum api_offsets { API_OFFSETS_NONE, API_OFFSETS_NEAR, API_OFFSETS_FAR }; /* among the keys, anywhere */
+enum api_window { API_WINDOW_NONE, API_WINDOW_BOTH, API_WINDOW_LEFT, API_WINDOW_RIGHT, API_WINDOW_SELF };
+enum api_documents { API_DOCUMENTS_NONE, API_DOCUMENTS_SORTED, API_DOCUMENTS_SHUFFLED };
+enum api_sinks { API_SINKS_NONE, API_SINKS_NORMAL, API_SINKS_ODD }; /* odd: -inf, far from all scores */
 
 struct api_case {
     enum api_call call;
@@ -27,13 +31,21 @@ struct api_case {
     int self;             /* heads: q, k and v are one tensor */
     int one_kv;           /* keys and values are those of one sequence for all: a batch stride of 0 */
     size_t head;          /* of attn_head */
+    size_t ragged;        /* sequences that the starts cut the rows in; 0: no starts. Then batch is 1 */
     attn_causal causal;
+    enum api_offsets offsets;
+    enum api_window window;
+    int prefixes;
+    enum api_documents documents;
+    int alibi;
+    float soft_cap;
+    enum api_sinks sinks;
     int q_lengths, kv_lengths;
     enum api_mask mask;
     unsigned mask_bits; /* bit d: not broadcast in dimension d */
     float scale;        /* 0: the default */
-    int lse, weights;
-    int spoiled; /* NaN here and there, +inf in the mask; visible or not */
+    int lse, weights, lse_sinks;
+    int spoiled; /* NaN here and there, +inf in a f32 mask; visible or not */
     enum fill fill;
     unsigned layout;
     size_t n_workers;
@@ -50,18 +62,24 @@ struct api_matrix {
 };
 
 #define API_HEADS_MAX 128
+#define API_SEQUENCES_MAX 16
 
 struct api_data {
     struct grid q, k, v, w, mask;
     attn_tensor t_q, t_k, t_v, t_w, t_mask;
-    size_t lengths[2][16]; /* of queries, of keys */
+    size_t lengths[2][API_SEQUENCES_MAX];    /* of queries, of keys */
+    size_t starts[2][API_SEQUENCES_MAX + 1]; /* the same */
+    size_t prefixes[API_SEQUENCES_MAX], window[2];
+    ptrdiff_t offsets[API_SEQUENCES_MAX];
+    struct guard documents[2]; /* int32_t, of queries, of keys */
+    float slopes[API_HEADS_MAX], sinks[API_HEADS_MAX];
     attn_scoring scoring;
     struct api_matrix w_q, w_k, w_v, w_o, a_q[API_HEADS_MAX], a_k[API_HEADS_MAX];
 };
 
 struct api_outputs {
-    struct grid out, lse, weights;
-    size_t n_head; /* of lse and weights */
+    struct grid out, lse, weights, lse_sinks;
+    size_t n_head; /* of lse, weights and lse_sinks */
 };
 
 int api_has_heads(const struct api_case *c); /* attn_head or attn_multihead */
@@ -71,10 +89,33 @@ struct api_data *api_case_make(const struct api_case *c);
 void api_case_free(struct api_data *d);
 void api_case_announce(const char *backend, const struct api_case *c);
 
-/* Whether position (b, h, i, j) is visible, and what is added to its score. */
+/* Where row i of element b of the tensors' batch belongs: its sequence, its number there, what the sequence
+ * has. inside: 0 for a row outside all sequences, and then the rest is 0 too. */
+struct api_place {
+    int inside;
+    size_t sequence, row;
+    size_t n_q, n_kv; /* rows and keys of the sequence, by its lengths */
+    size_t first_key; /* its key 0 among the rows of k and v */
+    int64_t position; /* of the row; offsets beyond +-2^62 count as that */
+};
+struct api_place api_case_place(const struct api_case *c, const struct api_data *d, size_t b, size_t i);
+
+/* Sequences of a case; rows (keys: 0) or keys (1) of the longest, by tensors or starts. */
+size_t api_case_sequences(const struct api_case *c);
+size_t api_case_longest(const struct api_case *c, const struct api_data *d, int keys);
+
+/* Whether that row sees key j by everything but the mask. */
+int api_case_in_sight(const struct api_case *c, const struct api_data *d, const struct api_place *p,
+                      size_t j);
+
+/* Whether row (b, h, i) of the tensors sees key j of its sequence, and what the mask adds to the score. */
 int api_case_sees(const struct api_case *c, const struct api_data *d, size_t b, size_t h, size_t i, size_t j);
 float api_case_bias(const struct api_case *c, const struct api_data *d, size_t b, size_t h, size_t i,
                     size_t j);
+
+/* Draws what the features need, before the mask and after it (api_features.c). */
+void api_features_make(const struct api_case *c, struct api_data *d);
+void api_features_poison(const struct api_case *c, struct api_data *d);
 
 /* Packs the matrices for the context's backend, into new memory. */
 void api_case_pack(attn_context *context, const struct api_case *c, struct api_data *d);
@@ -88,9 +129,9 @@ void api_outputs_free(struct api_outputs *o);
 size_t api_case_scratch(attn_context *context, const struct api_case *c, const struct api_data *d);
 
 /* The textbook's results, contiguous: out [batch, head, n_q, p] with what attn_head and attn_multihead give,
- * lse, weights; one allocation at .out. */
+ * lse, weights (of the longest sequence's keys), lse_sinks; one allocation at .out. */
 struct api_answers {
-    double *out, *lse, *weights;
+    double *out, *lse, *weights, *lse_sinks;
     size_t n_out, n_lse, n_weights;
 };
 struct api_answers api_case_answers(const struct api_case *c, const struct api_data *d);

@@ -24,7 +24,7 @@ static void pack(attn_context *context, struct api_matrix *m) {
 
 /* All kinds of arguments for one call; the tensors of the outputs. */
 struct call {
-    attn_tensor out, lse, weights;
+    attn_tensor out, lse, weights, lse_sinks;
     const attn_packed *a_q[API_HEADS_MAX], *a_k[API_HEADS_MAX];
     attn_weights model;
     attn_sdpa_args sdpa;
@@ -43,8 +43,18 @@ static struct call *new_call(const struct api_case *c, const struct api_data *d,
     l->out = grid_tensor(&o->out);
     l->lse = grid_tensor(&o->lse);
     l->weights = grid_tensor(&o->weights);
+    l->lse_sinks = grid_tensor(&o->lse_sinks);
     const attn_tensor *lse = c->lse ? &l->lse : NULL, *weights = c->weights ? &l->weights : NULL;
-    l->sdpa = (attn_sdpa_args){sizeof l->sdpa, &d->t_q, &d->t_k, &d->t_v, &l->out, &d->scoring, lse, weights};
+    const attn_tensor *lse_sinks = c->lse_sinks ? &l->lse_sinks : NULL;
+    l->sdpa = (attn_sdpa_args){.size = sizeof l->sdpa,
+                               .q = &d->t_q,
+                               .k = &d->t_k,
+                               .v = &d->t_v,
+                               .out = &l->out,
+                               .scoring = &d->scoring,
+                               .lse = lse,
+                               .weights = weights,
+                               .lse_sinks = lse_sinks};
     l->additive = (attn_additive_args){.size = sizeof l->additive,
                                        .q = &d->t_q,
                                        .k = &d->t_k,
@@ -101,7 +111,7 @@ static attn_status scratch_of(attn_context *context, const struct api_case *c, c
     return attn_multihead_scratch(context, &l->head, bytes);
 }
 
-static struct api_outputs make_outputs(const struct api_case *c) {
+static struct api_outputs make_outputs(const struct api_case *c, const struct api_data *d) {
     struct rng r = rng_make(test_seed(), c->stream ^ 0x5555);
     const size_t n_head = c->call == API_HEAD ? 1 : c->n_head;
     const int joined = c->call == API_MULTIHEAD;
@@ -109,8 +119,10 @@ static struct api_outputs make_outputs(const struct api_case *c) {
     return (struct api_outputs){
         .out = grid_make(&r, 4, (size_t[4]){c->batch, joined ? 1 : n_head, c->n_q, width}, c->layout),
         .lse = grid_make(&r, 4, (size_t[4]){c->batch, n_head, c->n_q, 1}, c->layout),
-        .weights =
-            grid_make(&r, 4, (size_t[4]){c->weights ? c->batch : 0, n_head, c->n_q, c->n_kv}, c->layout),
+        .weights = grid_make(
+            &r, 4, (size_t[4]){c->weights ? c->batch : 0, n_head, c->n_q, api_case_longest(c, d, 1)},
+            c->layout),
+        .lse_sinks = grid_make(&r, 4, (size_t[4]){c->batch, n_head, c->n_q, 1}, c->layout),
         .n_head = n_head};
 }
 
@@ -118,6 +130,7 @@ void api_outputs_free(struct api_outputs *o) {
     grid_free(&o->out);
     grid_free(&o->lse);
     grid_free(&o->weights);
+    grid_free(&o->lse_sinks);
 }
 
 void api_case_pack(attn_context *context, const struct api_case *c, struct api_data *d) {
@@ -132,9 +145,9 @@ void api_case_pack(attn_context *context, const struct api_case *c, struct api_d
 }
 
 static void seal(const struct api_data *d, int on) {
-    const struct guard *all[] = {&d->q.guard,    &d->k.guard,    &d->v.guard,
-                                 &d->w.guard,    &d->mask.guard, &d->w_q.memory,
-                                 &d->w_k.memory, &d->w_v.memory, &d->w_o.memory};
+    const struct guard *all[] = {&d->q.guard,    &d->k.guard,      &d->v.guard,     &d->w.guard,
+                                 &d->mask.guard, &d->w_q.memory,   &d->w_k.memory,  &d->w_v.memory,
+                                 &d->w_o.memory, &d->documents[0], &d->documents[1]};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (on)
             guard_seal(all[i]);
@@ -144,10 +157,12 @@ static void seal(const struct api_data *d, int on) {
 }
 
 size_t api_case_scratch(attn_context *context, const struct api_case *c, const struct api_data *d) {
-    struct api_outputs o = make_outputs(c);
+    struct api_outputs o = make_outputs(c, d);
     struct call *l = new_call(c, d, &o);
     size_t bytes = 0;
-    ck_assert_int_eq(scratch_of(context, c, l, &bytes), ATTN_OK);
+    const attn_status status = scratch_of(context, c, l, &bytes);
+    ck_assert_msg(status == ATTN_OK, "%s: scratch query: %s", harness_case_text(),
+                  attn_context_error(context));
     free(l);
     api_outputs_free(&o);
     return bytes;
@@ -160,7 +175,7 @@ static void check_grid(const char *name, const struct grid *g, struct verdict *v
 
 struct api_outputs api_case_run(attn_context *context, const struct api_case *c, const struct api_data *d,
                                 struct verdict *v) {
-    struct api_outputs o = make_outputs(c);
+    struct api_outputs o = make_outputs(c, d);
     struct call *l = new_call(c, d, &o);
     seal(d, 1);
     const attn_status status = call_it(context, c, l);
@@ -173,6 +188,7 @@ struct api_outputs api_case_run(attn_context *context, const struct api_case *c,
     check_grid("out", &o.out, v);
     if (c->lse) check_grid("lse", &o.lse, v);
     if (c->weights) check_grid("weights", &o.weights, v);
+    if (c->lse_sinks) check_grid("lse_sinks", &o.lse_sinks, v);
     return o;
 }
 
@@ -229,17 +245,21 @@ void api_case_check(const char *backend, const struct api_case *c, struct verdic
     if (!guard_intact(&scratch)) verdict_fail(v, "wrote outside the scratch");
     guard_free(&scratch);
     struct api_answers a = api_case_answers(c, d), err = a, theirs = a;
-    const size_t n = a.n_out + a.n_lse + a.n_weights;
+    const size_t n = a.n_out + 2 * a.n_lse + a.n_weights;
     double *memory = calloc(2 * n + 1, sizeof *memory);
     if (!memory) abort();
     theirs.out = memory, theirs.lse = memory + a.n_out, theirs.weights = theirs.lse + a.n_lse;
+    theirs.lse_sinks = theirs.weights + a.n_weights;
     err.out = memory + n, err.lse = err.out + a.n_out, err.weights = err.lse + a.n_lse;
-    struct attn_bound_result to = {theirs.out, err.out, theirs.lse, err.lse, theirs.weights, err.weights};
+    err.lse_sinks = err.weights + a.n_weights;
+    struct attn_bound_result to = {theirs.out,     err.out,     theirs.lse,       err.lse,
+                                   theirs.weights, err.weights, theirs.lse_sinks, err.lse_sinks};
     api_case_bounds(backend, c, d, &to);
     if (v->ok) {
         compare("out", &o.out, a.out, theirs.out, err.out, v);
         if (c->lse) compare("lse", &o.lse, a.lse, theirs.lse, err.lse, v);
         if (c->weights) compare("weights", &o.weights, a.weights, theirs.weights, err.weights, v);
+        if (c->lse_sinks) compare("lse_sinks", &o.lse_sinks, a.lse_sinks, theirs.lse_sinks, err.lse_sinks, v);
     }
     free(memory);
     free(a.out);

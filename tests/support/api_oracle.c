@@ -61,17 +61,38 @@ static struct pooled pooled_of(const struct api_case *c, const struct api_data *
     return p;
 }
 
-static void pool_head(const struct api_case *c, const struct api_data *d, size_t b, size_t h, double *out,
-                      double *lse, double *weights) {
+/* Results of head h of element b of the batch. */
+struct head_answers {
+    double *out, *lse, *weights, *lse_sinks;
+    size_t columns; /* of weights */
+};
+
+static void pool_head(const struct api_case *c, const struct api_data *d, size_t b, size_t h,
+                      const struct head_answers *to) {
     const struct pooled p = pooled_of(c, d, b, h);
     double *mask = doubles(c->n_kv);
+    const double sink = (double)d->sinks[h];
     const double scale = c->scale != 0 ? (double)c->scale : p.w ? 1 : 1 / sqrt((double)p.width);
     for (size_t i = 0; i < c->n_q; i++) {
-        for (size_t j = 0; j < c->n_kv; j++)
+        const struct api_place at = api_case_place(c, d, b, i);
+        for (size_t j = 0; j < at.n_kv; j++)
             mask[j] = api_case_sees(c, d, b, h, i, j) ? (double)api_case_bias(c, d, b, h, i, j) : -INFINITY;
-        const struct oracle_row row = {c->n_kv, p.width, c->p_v, p.q + i * p.width, p.k, p.v,
-                                       p.w,     scale,   mask};
-        oracle_pool(&row, out + i * c->p_v, lse + i, weights + i * c->n_kv);
+        for (size_t j = at.n_kv; j < to->columns; j++) to->weights[i * to->columns + j] = 0;
+        const struct oracle_row row = {.n_kv = at.n_kv,
+                                       .d_k = p.width,
+                                       .d_v = c->p_v,
+                                       .q = p.q + i * p.width,
+                                       .k = p.k + at.first_key * p.width,
+                                       .v = p.v + at.first_key * c->p_v,
+                                       .w = p.w,
+                                       .scale = scale,
+                                       .mask = mask,
+                                       .soft_cap = (double)c->soft_cap,
+                                       .slope = c->alibi ? (double)d->slopes[h] : 0,
+                                       .position = (double)at.position,
+                                       .sink = c->sinks ? &sink : NULL};
+        oracle_pool(&row, to->out + i * c->p_v, to->lse + i, to->weights + i * to->columns,
+                    to->lse_sinks + i);
     }
     free(mask);
     free(p.q);
@@ -97,17 +118,21 @@ struct api_answers api_case_answers(const struct api_case *c, const struct api_d
     const size_t first = c->call == API_HEAD ? c->head : 0, n_head = c->call == API_HEAD ? 1 : c->n_head;
     const size_t joined = c->call == API_MULTIHEAD ? (c->p_o ? c->p_o : c->n_head * c->p_v) : 0;
     struct api_answers a = {.n_lse = c->batch * n_head * c->n_q};
-    a.n_weights = a.n_lse * c->n_kv;
+    const size_t columns = api_case_longest(c, d, 1);
+    a.n_weights = a.n_lse * columns;
     a.n_out = joined ? c->batch * c->n_q * joined : a.n_lse * c->p_v;
-    a.out = doubles(a.n_out + a.n_lse + a.n_weights);
+    a.out = doubles(a.n_out + 2 * a.n_lse + a.n_weights);
     a.lse = a.out + a.n_out;
     a.weights = a.lse + a.n_lse;
+    a.lse_sinks = a.weights + a.n_weights;
     double *heads = doubles(n_head * c->n_q * c->p_v);
     for (size_t b = 0; b < c->batch; b++) {
         double *out = joined ? heads : a.out + b * n_head * c->n_q * c->p_v;
         for (size_t h = 0; h < n_head; h++) {
             const size_t at = (b * n_head + h) * c->n_q;
-            pool_head(c, d, b, first + h, out + h * c->n_q * c->p_v, a.lse + at, a.weights + at * c->n_kv);
+            const struct head_answers to = {out + h * c->n_q * c->p_v, a.lse + at, a.weights + at * columns,
+                                            a.lse_sinks + at, columns};
+            pool_head(c, d, b, first + h, &to);
         }
         if (joined) join_heads(c, d, heads, a.out + b * c->n_q * joined);
     }

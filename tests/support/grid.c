@@ -52,7 +52,10 @@ float *grid_f32(const struct grid *g, size_t b, size_t h, size_t row) {
 unsigned char *grid_u8(const struct grid *g, size_t b, size_t h, size_t row) { return row_at(g, b, h, row); }
 
 attn_tensor grid_tensor(const struct grid *g) {
-    attn_tensor t = {.data = g->origin, .dtype = g->element == 1 ? ATTN_BOOL : ATTN_F32};
+    attn_tensor t = {.data = g->origin,
+                     .dtype = g->element == 1   ? ATTN_BOOL
+                              : g->element == 2 ? ATTN_F16
+                                                : ATTN_F32};
     for (int d = 0; d < 4; d++) {
         t.size[d] = g->size[d];
         t.stride[d] = g->stride[d] * (ptrdiff_t)g->element;

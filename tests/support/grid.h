@@ -28,7 +28,7 @@ struct grid {
     unsigned char *origin; /* element (0, 0, 0, 0) */
 };
 
-/* element: 1 or 4 bytes. The elements are canary (NaN), as the gaps are. */
+/* element: 1, 2 or 4 bytes. The elements are canary (NaN), as the gaps are. */
 struct grid grid_make(struct rng *values, size_t element, const size_t size[4], unsigned layout);
 void grid_free(struct grid *g);
 

@@ -17,9 +17,14 @@ struct oracle_row {
     const double *w;         /* scores are scale * w.tanh(q + k); NULL: scale * q.k */
     double scale;
     const double *mask; /* n_kv: -inf hides the key, anything else is added to its score; or NULL */
+    double soft_cap;    /* c > 0: c tanh(score / c), before anything is added; 0: none */
+    double slope;       /* ALiBi: -slope |position - j| is added */
+    double position;
+    const double *sink; /* a logit without a value, or NULL */
 };
 
-/* out: d_v; lse: 1; weights: n_kv. A row that sees nothing gives 0, -inf, 0. */
-void oracle_pool(const struct oracle_row *r, double *out, double *lse, double *weights);
+/* out: d_v; lse: 1, without the sink; weights: n_kv; lse_sink: 1, or NULL. A row that sees nothing gives 0, -inf,
+ * 0 and the sink. */
+void oracle_pool(const struct oracle_row *r, double *out, double *lse, double *weights, double *lse_sink);
 
 #endif

@@ -9,10 +9,11 @@
 /* What the rows of the block see. */
 enum sight {
     SIGHT_ALL,
-    SIGHT_CAUSAL, /* bottom-right; earlier rows see nothing where there are more rows than keys */
-    SIGHT_PREFIX, /* all rows the same shorter length */
-    SIGHT_RANGES, /* each row a range of its own, half of them shorter than a tile */
-    SIGHT_SOME,   /* each row a range or nothing */
+    SIGHT_CAUSAL,  /* bottom-right; earlier rows see nothing where there are more rows than keys */
+    SIGHT_PREFIX,  /* all rows the same shorter length */
+    SIGHT_RANGES,  /* each row a range of its own, half of them shorter than a tile */
+    SIGHT_SOME,    /* each row a range or nothing */
+    SIGHT_WINDOWS, /* each row a range, and the first keys too */
     SIGHT_NONE,
     N_SIGHTS
 };
@@ -25,7 +26,9 @@ struct pool_case {
     enum sight sight;
     enum attn_mask_kind mask;
     unsigned mask_bits;
-    int lse, weights;
+    int documents, alibi, sinks; /* sinks: 2: -inf and far from all scores */
+    float soft_cap;
+    int lse, weights, lse_sinks;
     int parts;    /* one call a chunk, then merge */
     int rising;   /* scores rise with j: the running maximum moves all the time */
     int spoiled;  /* NaN here and there, +inf in the mask; visible or not */
@@ -40,7 +43,10 @@ struct pool_data {
     struct grid q, k, v, w, mask;
     float scale;
     size_t from, to; /* keys that exist: row 0 of k and v is key `from` */
-    size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX];
+    size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX], also[ATTN_ROWS_MAX];
+    ptrdiff_t position;                     /* of query 0 */
+    struct guard q_documents, kv_documents; /* int32_t */
+    struct guard slopes, sinks;             /* float, of the group's heads */
 };
 
 void pool_case_check(const struct attn_backend *b, const struct pool_case *c, struct verdict *v);
@@ -57,6 +63,9 @@ size_t pool_case_head(const struct pool_case *c, size_t r);
 
 /* Whether row r of the block sees key j by its range and mask. */
 int pool_case_sees(const struct pool_case *c, const struct pool_data *d, size_t r, size_t j);
+
+/* What an additive mask adds to the score of key j. */
+float pool_case_bias(const struct pool_case *c, const struct pool_data *d, size_t r, size_t j);
 
 /* Describes the case for harness_case(). */
 void pool_case_announce(const struct attn_backend *b, const struct pool_case *c);

@@ -9,7 +9,7 @@
 #include "support/pool_case.h"
 
 struct pool_outputs {
-    struct grid out, lse, weights;
+    struct grid out, lse, weights, lse_sinks;
 };
 
 static ptrdiff_t row_step(const struct grid *g) { return g->size[2] == 1 ? 0 : g->stride[2]; }
@@ -47,6 +47,18 @@ static struct attn_pool_task make_task(const struct pool_case *c, const struct p
         t.mask_head = head_step(&d->mask);
         t.mask_key = c->mask_bits & MASK_KEYS ? 1 : 0;
     }
+    if (c->documents) {
+        t.q_documents = (const int32_t *)(const void *)d->q_documents.data;
+        t.kv_documents = (const int32_t *)(const void *)d->kv_documents.data;
+    }
+    if (c->soft_cap > 0) {
+        t.cap = c->soft_cap * ATTN_LOG2E;
+        t.cap_inverse = 1 / t.cap;
+    }
+    t.position = d->position;
+    t.slopes = c->alibi ? (const float *)(const void *)d->slopes.data : NULL;
+    t.sinks = c->sinks ? (const float *)(const void *)d->sinks.data : NULL;
+    memcpy(t.also, d->also, sizeof t.also);
     memcpy(t.lo, d->lo, sizeof t.lo);
     memcpy(t.hi, d->hi, sizeof t.hi);
     return t;
@@ -65,6 +77,12 @@ static void set_outputs(struct attn_pool_task *t, const struct pool_case *c, con
         t->weights = grid_f32(&o->weights, 0, 0, 0);
         t->weights_row = o->weights.stride[2];
         t->weights_head = o->weights.stride[1];
+        t->n_weights = o->weights.size[3];
+    }
+    if (c->lse_sinks) {
+        t->lse_sinks = grid_f32(&o->lse_sinks, 0, 0, 0);
+        t->lse_sinks_row = o->lse_sinks.stride[2];
+        t->lse_sinks_head = o->lse_sinks.stride[1];
     }
 }
 
@@ -81,8 +99,8 @@ static void run_parts(const struct attn_backend *b, const struct pool_case *c, s
     const size_t n_chunks = (c->n_kv ? (c->n_kv + ATTN_CHUNK - 1) / ATTN_CHUNK : 1) - first;
     const size_t gap = ATTN_PANEL_UNIT;
     struct guard parts = aligned(n_chunks * (floats + gap) * sizeof(float));
-    float *base = (float *)(void *)parts.data, *out = t->out, *lse = t->lse;
-    t->out = t->lse = NULL; /* parts do not write them */
+    float *base = (float *)(void *)parts.data, *out = t->out, *lse = t->lse, *lse_sinks = t->lse_sinks;
+    t->out = t->lse = t->lse_sinks = NULL; /* parts do not write them */
     for (size_t i = 0; i < n_chunks; i++) {
         t->chunk = first + i;
         t->part = base + i * (floats + gap);
@@ -91,6 +109,7 @@ static void run_parts(const struct attn_backend *b, const struct pool_case *c, s
     t->part = base;
     t->out = out;
     t->lse = lse;
+    t->lse_sinks = lse_sinks;
     b->merge(t, n_chunks, floats + gap);
     for (size_t i = 0; i < n_chunks; i++)
         if (!grid_untouched(base + i * (floats + gap) + floats, gap))
@@ -130,7 +149,9 @@ static struct pool_outputs run(const struct attn_backend *b, const struct pool_c
         .out = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->d_v}, c->layout),
         .lse = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout),
         .weights =
-            grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->weights ? c->n_kv : 0}, c->layout)};
+            grid_make(r, sizeof(float),
+                      (size_t[4]){1, c->group, n_q, c->weights ? c->n_kv + c->stream % 4 : 0}, c->layout),
+        .lse_sinks = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout)};
     struct guard scratch = aligned(b->pool_scratch(c->score, c->d_k, c->d_v, 1));
     struct attn_pool_task t = make_task(c, d);
     set_outputs(&t, c, &o);
@@ -146,14 +167,16 @@ static struct pool_outputs run(const struct attn_backend *b, const struct pool_c
     check_grid("out", c, &o.out, v);
     if (c->lse) check_grid("lse", c, &o.lse, v);
     if (c->weights) check_grid("weights", c, &o.weights, v);
+    if (c->lse_sinks) check_grid("lse_sinks", c, &o.lse_sinks, v);
     return o;
 }
 
 /* Double precision copies of what the oracles read, and their answers for one row. */
 struct answers {
     double *memory, *q, *k, *v, *w, *mask;
-    double *out, *weights, lse;                                     /* the oracle's */
+    double *out, *weights, lse, lse_sinks;                          /* the oracle's */
     double *out2, *out_err, *weights2, *weights_err, lse2, lse_err; /* tools/bound.c's */
+    double lse_sinks2, lse_sinks_err;
 };
 
 static struct answers answers_make(const struct pool_case *c, const struct pool_data *d) {
@@ -183,26 +206,33 @@ static struct answers answers_make(const struct pool_case *c, const struct pool_
     return a;
 }
 
-static float mask_value(const struct pool_case *c, const struct pool_data *d, size_t r, size_t j) {
-    const struct grid *g = &d->mask;
-    return grid_f32(g, 0, c->mask_bits & MASK_HEADS ? pool_case_head(c, r) : 0,
-                    c->mask_bits & MASK_ROWS ? pool_case_query(c, r) : 0)[c->mask_bits & MASK_KEYS ? j : 0];
-}
-
 static void answer_row(const struct attn_backend *b, const struct pool_case *c, const struct pool_data *d,
                        size_t r, struct answers *a) {
     const int additive = c->score == ATTN_SCORE_ADDITIVE;
+    const size_t head = pool_case_head(c, r);
+    const double slope = c->alibi ? (double)((const float *)(const void *)d->slopes.data)[head] : 0;
+    const double sink = (double)((const float *)(const void *)d->sinks.data)[head];
+    const double position = (double)d->position + (double)pool_case_query(c, r);
     for (size_t i = 0; i < c->d_k; i++) {
         a->q[i] = grid_f32(&d->q, 0, pool_case_head(c, r), pool_case_query(c, r))[i];
         a->w[i] = grid_f32(&d->w, 0, d->w.size[1] == 1 ? 0 : pool_case_head(c, r), 0)[i];
     }
     for (size_t j = 0; j < c->n_kv; j++)
-        a->mask[j] = !pool_case_sees(c, d, r, j) ? -INFINITY
-                     : c->mask == ATTN_MASK_F32  ? (double)mask_value(c, d, r, j)
-                                                 : 0;
-    const struct oracle_row mine = {c->n_kv,  c->d_k, c->d_v, a->q, a->k, a->v, additive ? a->w : NULL,
-                                    d->scale, a->mask};
-    oracle_pool(&mine, a->out, &a->lse, a->weights);
+        a->mask[j] = !pool_case_sees(c, d, r, j) ? -INFINITY : (double)pool_case_bias(c, d, r, j);
+    const struct oracle_row mine = {.n_kv = c->n_kv,
+                                    .d_k = c->d_k,
+                                    .d_v = c->d_v,
+                                    .q = a->q,
+                                    .k = a->k,
+                                    .v = a->v,
+                                    .w = additive ? a->w : NULL,
+                                    .scale = d->scale,
+                                    .mask = a->mask,
+                                    .soft_cap = (double)c->soft_cap,
+                                    .slope = slope,
+                                    .position = position,
+                                    .sink = c->sinks ? &sink : NULL};
+    oracle_pool(&mine, a->out, &a->lse, a->weights, &a->lse_sinks);
     const struct attn_bound_row theirs = {.arith = attn_bound_arith_of(b->name),
                                           .n_kv = c->n_kv,
                                           .d_k = c->d_k,
@@ -212,9 +242,19 @@ static void answer_row(const struct attn_backend *b, const struct pool_case *c, 
                                           .v = a->v,
                                           .w = additive ? a->w : NULL,
                                           .scale = d->scale,
-                                          .mask = a->mask};
-    const struct attn_bound_result to = {a->out2,     a->out_err,  &a->lse2,
-                                         &a->lse_err, a->weights2, a->weights_err};
+                                          .mask = a->mask,
+                                          .soft_cap = (double)c->soft_cap,
+                                          .slope = slope,
+                                          .position = position,
+                                          .sink = c->sinks ? &sink : NULL};
+    const struct attn_bound_result to = {.out = a->out2,
+                                         .out_err = a->out_err,
+                                         .lse = &a->lse2,
+                                         .lse_err = &a->lse_err,
+                                         .weights = a->weights2,
+                                         .weights_err = a->weights_err,
+                                         .lse_sinks = &a->lse_sinks2,
+                                         .lse_sinks_err = &a->lse_sinks_err};
     if (attn_bound_pool_row(&theirs, &to)) abort();
 }
 
@@ -226,6 +266,15 @@ static void compare(const char *what, size_t r, size_t n, const float *got, cons
         if (!attn_bound_holds(theirs[i], want[i], err[i]))
             verdict_fail(v, "row %zu %s[%zu]: the oracles disagree: %a, %a", r, what, i, want[i], theirs[i]);
     }
+}
+
+/* And 0 in the columns behind the keys. */
+static void compare_weights(const struct pool_case *c, size_t r, const struct grid *g,
+                            const struct answers *a, struct verdict *v) {
+    const float *got = grid_f32(g, 0, pool_case_head(c, r), pool_case_query(c, r));
+    compare("weights", r, c->n_kv, got, a->weights, a->weights2, a->weights_err, v);
+    for (size_t j = c->n_kv; j < g->size[3]; j++)
+        if (got[j] != 0) verdict_fail(v, "row %zu weights[%zu]: %a behind the keys", r, j, got[j]);
 }
 
 /* The scalar slot, row by row, on outputs of its own; within twice the bound of the backend's. */
@@ -242,6 +291,11 @@ static void compare_scalar(const struct pool_case *c, const struct pool_data *d,
     if (t.mask)
         t.mask = (const char *)t.mask + (row * t.mask_row + head * t.mask_head) * (ptrdiff_t)d->mask.element;
     t.lo[0] = d->lo[r];
+    t.also[0] = d->also[r];
+    t.position += row;
+    t.slopes = t.slopes ? t.slopes + head : NULL;
+    t.sinks = t.sinks ? t.sinks + head : NULL;
+    t.q_documents = t.q_documents ? t.q_documents + row : NULL;
     t.hi[0] = d->hi[r];
     t.out = (float *)(void *)out.data;
     t.scratch = scratch.data;
@@ -263,13 +317,15 @@ void pool_case_check_data(const struct attn_backend *b, const struct pool_case *
         answer_row(b, c, d, i, &a);
         compare("out", i, c->d_v, grid_f32(&o.out, 0, head, query), a.out, a.out2, a.out_err, v);
         if (c->lse) compare("lse", i, 1, grid_f32(&o.lse, 0, head, query), &a.lse, &a.lse2, &a.lse_err, v);
-        if (c->weights)
-            compare("weights", i, c->n_kv, grid_f32(&o.weights, 0, head, query), a.weights, a.weights2,
-                    a.weights_err, v);
+        if (c->weights) compare_weights(c, i, &o.weights, &a, v);
+        if (c->lse_sinks)
+            compare("lse_sinks", i, 1, grid_f32(&o.lse_sinks, 0, head, query), &a.lse_sinks, &a.lse_sinks2,
+                    &a.lse_sinks_err, v);
         if (b != &attn_backend_scalar) compare_scalar(c, d, i, &a, grid_f32(&o.out, 0, head, query), v);
     }
     free(a.memory);
     grid_free(&o.out);
     grid_free(&o.lse);
     grid_free(&o.weights);
+    grid_free(&o.lse_sinks);
 }
