@@ -326,7 +326,9 @@ static void set_scoring(struct attn_pool_task *t, const struct plan *plan, const
         t->cap_inverse = 1.0f / t->cap;
     }
     if (s->alibi_slopes) t->slopes = s->alibi_slopes + plan->p->head + at->h;
-    if (__builtin_add_overflow(at->of.offset, (ptrdiff_t)at->i, &t->position)) t->position = PTRDIFF_MAX / 2;
+    /* far enough from the ends of the type for what a row and a key add to it, and beyond what a float tells apart */
+    const ptrdiff_t most = PTRDIFF_MAX / 4, offset = at->of.offset;
+    t->position = (offset > most ? most : offset < -most ? -most : offset) + (ptrdiff_t)at->i;
     if (s->q_documents) {
         t->q_documents = s->q_documents + at->of.batch * plan->sizes.n_q + at->of.q_row + at->i;
         t->kv_documents = s->kv_documents + at->of.batch * plan->sizes.n_kv + at->of.kv_row;
