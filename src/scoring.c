@@ -148,23 +148,25 @@ void attn_sequences_most(const attn_scoring *s, const struct attn_scoring_sizes 
     }
 }
 
-/* p + n within [0, most], for any p and n >= 0. */
-static size_t clamp_add(ptrdiff_t p, size_t n, size_t most) {
-    if (p >= 0) return (size_t)p >= most || n >= most - (size_t)p ? most : (size_t)p + n;
-    const size_t below = 0 - (size_t)p;
-    return n <= below ? 0 : attn_min(n - below, most);
+/* offset + a + b within [0, most]. */
+static size_t clamp_sum(ptrdiff_t offset, size_t a, size_t b, size_t most) {
+    const size_t below = offset < 0 ? 0 - (size_t)offset : 0;
+    size_t up;
+    if (__builtin_add_overflow(a, b, &up) || (offset > 0 && __builtin_add_overflow(up, (size_t)offset, &up)))
+        return most;
+    return up <= below ? 0 : attn_min(up - below, most);
 }
 
 struct attn_sight attn_sight_of(const attn_scoring *s, const struct attn_sequence *q, size_t i) {
     struct attn_sight see = {0, i < q->n_q ? q->n_kv : 0, 0};
-    ptrdiff_t at;
     if (see.hi == 0) return see;
-    if (__builtin_add_overflow(q->offset, (ptrdiff_t)i, &at)) at = PTRDIFF_MAX;
-    if (s->causal != ATTN_CAUSAL_NONE) see.hi = attn_min(see.hi, clamp_add(at, 1, q->n_kv));
+    if (s->causal != ATTN_CAUSAL_NONE) see.hi = clamp_sum(q->offset, i, 1, q->n_kv);
     if (s->window) {
         const size_t left = s->window[0], right = s->window[1];
-        if (right != SIZE_MAX) see.hi = attn_min(see.hi, clamp_add(at, right + 1, q->n_kv));
-        if (left != SIZE_MAX && at >= 0 && (size_t)at > left) see.lo = attn_min((size_t)at - left, q->n_kv);
+        const size_t at =
+            clamp_sum(q->offset, i, 0, SIZE_MAX); /* where before key 0, it is the right side that ends */
+        if (right != SIZE_MAX) see.hi = attn_min(see.hi, clamp_sum(q->offset, i, right + 1, q->n_kv));
+        if (left != SIZE_MAX && at > left) see.lo = attn_min(at - left, q->n_kv);
     }
     if (see.lo >= see.hi) see.lo = see.hi = 0; /* one way to say nothing */
     if (q->prefix >= see.lo)

@@ -88,11 +88,11 @@ END_TEST
 
 /* Windows as wide as a size_t can say, at extreme positions. */
 START_TEST(extreme_windows) {
-    static const ptrdiff_t offsets[] = {PTRDIFF_MIN, -5, 0, PTRDIFF_MAX - 100};
+    static const ptrdiff_t offsets[] = {PTRDIFF_MIN, -5, 0, PTRDIFF_MAX - 100, PTRDIFF_MAX};
     static const size_t windows[][2] = {
         {SIZE_MAX, SIZE_MAX}, {SIZE_MAX - 1, SIZE_MAX - 1}, {SIZE_MAX, 0},
         {0, SIZE_MAX},        {PTRDIFF_MAX, PTRDIFF_MAX},   {(size_t)PTRDIFF_MAX + 1, 3}};
-    for (size_t o = 0; o < 4; o++)
+    for (size_t o = 0; o < 5; o++)
         for (size_t w = 0; w < 6; w++) {
             struct edge e = edge_open(backends[_i], 1, 7, 20);
             e.d->scoring.offsets = &offsets[o];
