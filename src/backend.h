@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "attn/attn.h"
+
 /* No backend packs more rows than this into one block (struct attn_pool_task has arrays of it). */
 #define ATTN_ROWS_MAX 64
 /* No task has more key/value heads (scratch of a backend has a part for each). */
@@ -157,6 +159,29 @@ struct attn_rope_task {
     ptrdiff_t y_row, y_head;
 };
 typedef void attn_rope_fn(const struct attn_rope_task *task);
+/*
+ * Merges partial results into rows [row, row + n_rows) of head `head` of batch element `batch`, as order.h
+ * says under "parts". The tensors are the caller's, checked: sizes that fit each other, f32. Where a part's
+ * lse is -inf its out is not read. out may be outs[0], and lse lses[0], with the same strides; otherwise
+ * outputs overlap nothing. An element of outs[0] is read before out's is written, and all lses of a row
+ * before its lse.
+ */
+struct attn_combine_task {
+    size_t n_parts;
+    const attn_tensor *outs, *lses; /* n_parts each */
+    const attn_tensor *out;
+    const attn_tensor *lse; /* or NULL */
+    size_t batch, head, row, n_rows;
+};
+typedef void attn_combine_fn(const struct attn_combine_task *task);
+
+/* That row of one of the tensors, `row` counted from the task's first. */
+static inline float *attn_combine_row(const struct attn_combine_task *task, const attn_tensor *t,
+                                      size_t row) {
+    const ptrdiff_t at = (ptrdiff_t)task->batch * t->stride[0] + (ptrdiff_t)task->head * t->stride[1] +
+                         (ptrdiff_t)(task->row + row) * t->stride[2];
+    return (float *)(void *)((char *)t->data + at);
+}
 
 struct attn_backend {
     const char *name;
@@ -173,6 +198,7 @@ struct attn_backend {
     attn_pool_scratch_fn *pool_scratch;
     attn_rope_table_fn *rope_table;
     attn_rope_fn *rope;
+    attn_combine_fn *combine;
 };
 
 extern const struct attn_backend attn_backend_scalar;

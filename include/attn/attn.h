@@ -404,6 +404,38 @@ ATTN_API ATTN_NODISCARD attn_status attn_additive(attn_context *context, const a
 ATTN_API ATTN_NODISCARD attn_status attn_additive_scratch(attn_context *context,
                                                           const attn_additive_args *args, size_t *bytes);
 
+/* ---- Merging partial results --------------------------------------------------------------------------- */
+
+typedef struct attn_merge_args {
+    size_t size;             /* sizeof(attn_merge_args) */
+    size_t n_parts;          /* any number; 0: rows that see nothing */
+    const attn_tensor *outs; /* n_parts tensors [batch, n_head, n_q, p_v] f32: what each part's keys gave */
+    const attn_tensor *lses; /* n_parts tensors [batch, n_head, n_q, 1] f32: their log-sum-exps (natural) */
+    const attn_tensor *out;  /* [batch, n_head, n_q, p_v] f32, written */
+    const attn_tensor *lse;  /* [batch, n_head, n_q, 1] f32, written: the log-sum-exp of all parts; or NULL */
+} attn_merge_args;
+
+/*
+ * Attention over keys that were pooled in parts, from the (out, lse) pairs of any function above, part by
+ * part in the order given: out = sum_i e^(lse_i) out_i / sum_i e^(lse_i). The parts' keys must be disjoint,
+ * their scores shaped alike and without sinks; a sink is one more part, its logit as lse and zeros as out.
+ * For caches that lie in several places or on several machines, and for prefixes that sequences share
+ * (examples/shared_prefix.c).
+ *
+ * A part whose lse is -inf contributes nothing to that row: its out is not read there and may be NaN. All
+ * parts -inf: 0 and -inf. An lse of NaN or +inf makes the row NaN, NaN or inf in an out shows in its column.
+ * A row that one part alone sees is that part's, unchanged.
+ *
+ * Equal to one call over all keys up to a bound, not to the bit: an lse is rounded to f32, by which a part's
+ * weight moves by |lse| 2^-24 of itself (docs/numerics.md). attn_sdpa and attn_additive merge their own
+ * chunks before that rounding, so their results do not depend on it.
+ *
+ * out may be the same tensor as outs[0], and lse the same as lses[0] (data and strides), to merge in place;
+ * otherwise they must overlap nothing. Inputs may have any strides and overlap each other. No scratch.
+ * Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_merge(attn_context *context, const attn_merge_args *args);
+
 /* ---- Whole heads (eq. 11.5.1) ------------------------------------------------------------------------------ */
 
 typedef enum attn_pooling { ATTN_POOLING_DOT = 0, ATTN_POOLING_ADDITIVE = 1 } attn_pooling;

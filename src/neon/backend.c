@@ -10,6 +10,7 @@
 #include "common/linear_body.h"
 #include "common/pool_body.h"
 #include "common/few_body.h"
+#include "common/combine_body.h"
 #include "common/rope_body.h"
 
 const struct attn_backend attn_backend_neon = {
@@ -26,4 +27,5 @@ const struct attn_backend attn_backend_neon = {
     .pool_scratch = scratch_any,
     .rope_table = rope_table_body,
     .rope = rope_body,
+    .combine = combine_body,
 };

@@ -13,4 +13,5 @@ const struct attn_backend attn_backend_scalar = {
     .pool_scratch = attn_pool_scratch_scalar,
     .rope_table = attn_rope_table_scalar,
     .rope = attn_rope_scalar,
+    .combine = attn_combine_scalar,
 };

@@ -15,6 +15,8 @@ attn_pool_fn attn_pool_scalar;
 attn_pool_scratch_fn attn_pool_scratch_scalar;
 attn_merge_fn attn_merge_scalar;
 
+/* Weights from e^(lse - largest), sums in double, rounded once. */
+attn_combine_fn attn_combine_scalar;
 /* libm's cos and sin; the table holds doubles, each output is rounded once. */
 attn_rope_table_fn attn_rope_table_scalar;
 attn_rope_fn attn_rope_scalar;

@@ -11,12 +11,23 @@ import unittest
 BUILD, SOURCE, NINJA = os.environ["ATTN_BUILD"], os.environ["ATTN_SOURCE"], os.environ["ATTN_NINJA"]
 COMPILER = shlex.split(os.environ["ATTN_CC"])
 
+
+def weighted_mean(keys, head):
+    """Of key numbers j that weigh 2^(head * (j mod 4)): what the caches of the examples are made for."""
+    weights = [2 ** (head * (j % 4)) for j in range(keys)]
+    return sum(w * j for j, w in enumerate(weights)) / sum(weights)
+
+
 EXAMPLES = {
     # computed with NumPy in float64
     "one_head.c": [-1.763256, 3.224844, -1.713882, -0.870025, -1.239829, 3.350845]
     + [-0.999942, -1.249923, 3.499711, -2.487544, 0.485981, -0.220384],
     # row i is the mean of 0 .. i
     "causal.c": [i / 2 for i in range(16)],
+    # each head from the whole cache, then merged from its four parts
+    "split_cache.c": [weighted_mean(64, head) / 64 for head in range(4) for _ in range(2)],
+    # heads of eight sequences: a prompt of 100 keys, and 1, 4, .. 22 of their own
+    "shared_prefix.c": [weighted_mean(101 + 3 * i, head) / 128 for i in range(8) for head in range(4)],
 }
 
 

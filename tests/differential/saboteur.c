@@ -6,6 +6,7 @@
 #include "differential/saboteurs.h"
 #include "support/api_case.h"
 #include "support/linear_case.h"
+#include "support/merge_case.h"
 #include "support/pool_case.h"
 #include "support/shapes.h"
 
@@ -131,11 +132,30 @@ static int calls_catch(const struct attn_backend *b) {
     return !v.ok;
 }
 
+static int merges_catch(const struct attn_backend *b) {
+    struct verdict v = {.ok = 1};
+    for (uint64_t i = 0; i < 24 && v.ok; i++) {
+        const struct merge_case c = {.batch = 1,
+                                     .n_head = 2,
+                                     .n_q = 3,
+                                     .p_v = 5 + i % 3 * 16,
+                                     .n_parts = 2 + i % 4,
+                                     .lse = 1,
+                                     .hidden = i % 2 ? 30 : 0,
+                                     .width = 1.0f,
+                                     .layout = (unsigned)(i / 4 % 3),
+                                     .stream = i};
+        merge_case_check(honest->name, b, &c, &v);
+    }
+    return !v.ok;
+}
+
 static struct attn_backend broken(const struct saboteur *s) {
     struct attn_backend b = *honest;
     b.linear = s->linear ? s->linear : b.linear;
     b.pool = s->pool ? s->pool : b.pool;
     b.merge = s->merge ? s->merge : b.merge;
+    b.combine = s->combine ? s->combine : b.combine;
     b.pool_scratch = s->pool_scratch ? s->pool_scratch : b.pool_scratch;
     return b;
 }
@@ -144,12 +164,14 @@ static int child_of_slots(void *b) { return slots_catch(b); }
 
 static int child_of_calls(void *b) { return calls_catch(b); }
 
+static int child_of_merges(void *b) { return merges_catch(b); }
+
 START_TEST(slots_catch_saboteur) {
     const struct saboteur *s = &saboteurs[_i];
     if ((s->merge || s->pool_scratch) && !honest->splits)
         return; /* the scalar backend has nothing to break there */
     struct attn_backend b = broken(s);
-    const enum child_end end = harness_child(child_of_slots, &b);
+    const enum child_end end = harness_child(s->combine ? child_of_merges : child_of_slots, &b);
     ck_assert_msg(end == CHILD_CRASHED || (!s->crash && end == CHILD_NONZERO), "%s was not caught (%d)",
                   s->name, (int)end);
 }
@@ -169,6 +191,7 @@ START_TEST(honest_backend_passes) {
     struct attn_backend b = *honest;
     ck_assert_int_eq(harness_child(child_of_slots, &b), CHILD_ZERO);
     ck_assert_int_eq(harness_child(child_of_calls, &b), CHILD_ZERO);
+    ck_assert_int_eq(harness_child(child_of_merges, &b), CHILD_ZERO);
 }
 END_TEST
 
@@ -177,7 +200,8 @@ START_TEST(slots_are_filled) {
     const struct attn_backend *list[4];
     for (size_t i = 0, n = harness_backends(list); i < n; i++) {
         const struct attn_backend *b = list[i];
-        ck_assert(b->name && b->linear && b->pool && b->merge && b->pool_scratch && b->rope_table && b->rope);
+        ck_assert(b->name && b->linear && b->pool && b->merge && b->pool_scratch && b->rope_table &&
+                  b->rope && b->combine);
         ck_assert(b->layout % ATTN_PANEL_UNIT == 0 && b->layout > 0 && b->linear_rows > 0);
         ck_assert(b->pool_rows > 0 && b->pool_rows <= ATTN_ROWS_MAX);
     }

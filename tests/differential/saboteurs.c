@@ -301,14 +301,77 @@ static void pool_caps_after_mask(const struct attn_pool_task *t) {
         }
 }
 
+/* ---- Broken combine slots ---- */
+
+static void combine_drops_last_part(const struct attn_combine_task *t) {
+    struct attn_combine_task less = *t;
+    less.n_parts -= t->n_parts > 1;
+    honest->combine(&less);
+}
+
+static void combine_skips_last_row(const struct attn_combine_task *t) {
+    struct attn_combine_task less = *t;
+    if (--less.n_rows) honest->combine(&less);
+}
+
+static void combine_skips_last_column(const struct attn_combine_task *t) {
+    float *const last = attn_combine_row(t, t->out, t->n_rows - 1) + t->out->size[3] - 1, before = *last;
+    honest->combine(t);
+    *last = before;
+}
+
+static void combine_reads_hidden(const struct attn_combine_task *t) {
+    honest->combine(t);
+    for (size_t i = 0; i < t->n_parts; i++)
+        *attn_combine_row(t, t->out, 0) += 0 * *attn_combine_row(t, &t->outs[i], 0);
+}
+
+static void combine_ignores_lse(const struct attn_combine_task *t) {
+    struct attn_combine_task same = *t;
+    if (!t->n_parts) return;
+    attn_tensor *lses = malloc(t->n_parts * sizeof *lses);
+    for (size_t i = 0; i < t->n_parts; i++) lses[i] = t->lses[0];
+    same.lses = lses;
+    honest->combine(&same);
+    free(lses);
+}
+
+static void combine_is_inexact(const struct attn_combine_task *t) {
+    honest->combine(t);
+    *attn_combine_row(t, t->out, t->n_rows - 1) *= 1 + 0x1p-12f;
+}
+
+static void combine_gives_lse_in_base_2(const struct attn_combine_task *t) {
+    honest->combine(t);
+    if (t->lse) *attn_combine_row(t, t->lse, 0) *= 1.44269504f;
+}
+
+static void combine_writes_one_past(const struct attn_combine_task *t) {
+    honest->combine(t);
+    attn_combine_row(t, t->out, t->n_rows - 1)[t->out->size[3]] = 0;
+}
+
+static void combine_reads_one_past(const struct attn_combine_task *t) {
+    honest->combine(t);
+    for (size_t i = 0; i < t->n_parts; i++)
+        (void)*(const volatile float *)(attn_combine_row(t, &t->outs[i], t->n_rows - 1) + t->out->size[3]);
+}
+
+static void combine_writes_an_input(const struct attn_combine_task *t) {
+    honest->combine(t);
+    if (t->n_parts > 1) *attn_combine_row(t, &t->outs[1], 0) *= 2;
+}
+
 /* ---- All of them ---- */
 
 #define LINEAR(slot, crash, in_calls) \
-    { #slot, slot, NULL, NULL, NULL, crash, in_calls }
+    { #slot, slot, NULL, NULL, NULL, crash, in_calls, NULL }
 #define POOL(slot, crash, in_calls) \
-    { #slot, NULL, slot, NULL, NULL, crash, in_calls }
+    { #slot, NULL, slot, NULL, NULL, crash, in_calls, NULL }
 #define MERGE(slot) \
-    { #slot, NULL, NULL, slot, NULL, 0, 0 }
+    { #slot, NULL, NULL, slot, NULL, 0, 0, NULL }
+#define COMBINE(slot, crash) \
+    { #slot, NULL, NULL, NULL, NULL, crash, 0, slot }
 
 const struct saboteur saboteurs[] = {
     LINEAR(linear_skips_last_row, 0, 1),
@@ -351,8 +414,18 @@ const struct saboteur saboteurs[] = {
     MERGE(merge_drops_last),
     MERGE(merge_repeats_first),
     MERGE(merge_skips_last_row),
-    {"too_little_scratch", NULL, NULL, NULL, too_little_scratch, 0,
-     0}, /* writes into a guard, or into its canary */
+    {"too_little_scratch", NULL, NULL, NULL, too_little_scratch, 0, 0,
+     NULL}, /* writes into a guard, or into its canary */
+    COMBINE(combine_drops_last_part, 0),
+    COMBINE(combine_skips_last_row, 0),
+    COMBINE(combine_skips_last_column, 0),
+    COMBINE(combine_reads_hidden, 0),
+    COMBINE(combine_ignores_lse, 0),
+    COMBINE(combine_is_inexact, 0),
+    COMBINE(combine_gives_lse_in_base_2, 0),
+    COMBINE(combine_writes_one_past, 0),
+    COMBINE(combine_reads_one_past, 1),
+    COMBINE(combine_writes_an_input, 1),
 };
 
 const size_t n_saboteurs = sizeof saboteurs / sizeof *saboteurs;

@@ -12,6 +12,7 @@ struct saboteur {
     attn_pool_scratch_fn *pool_scratch;
     int crash;    /* only a guard page can catch it */
     int in_calls; /* the public calls' tables catch it too */
+    attn_combine_fn *combine;
 };
 
 extern const struct saboteur saboteurs[];

@@ -11,6 +11,7 @@ int main(void) {
     add_call_tests(suite);
     add_scoring_tests(suite);
     add_scratch_tests(suite);
+    add_merge_tests(suite);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);

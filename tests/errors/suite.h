@@ -7,6 +7,7 @@
 void add_call_tests(Suite *suite);
 void add_scoring_tests(Suite *suite);
 void add_context_tests(Suite *suite);
+void add_merge_tests(Suite *suite);
 void add_packed_tests(Suite *suite);
 void add_rope_tests(Suite *suite);
 void add_scratch_tests(Suite *suite);
