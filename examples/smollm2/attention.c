@@ -3,25 +3,6 @@
 
 #include "model.h"
 
-/* Turns the pairs (2i, 2i + 1) of every head's first d_rotary columns by the row's angles; GGUF files of
- * this family have their W_q and W_k permuted so that pairs are neighbours. */
-static void rotate(const struct model *m, float *x, size_t n, size_t n_head) {
-    size_t pairs = m->d_rotary / 2;
-
-    for (size_t row = 0; row < n; row++) {
-        const float *c = m->cosines + row * pairs, *s = m->sines + row * pairs;
-
-        for (size_t head = 0; head < n_head; head++, x += m->d_head) {
-            for (size_t i = 0; i < pairs; i++) {
-                float a = x[2 * i], b = x[2 * i + 1];
-
-                x[2 * i] = a * c[i] - b * s[i];
-                x[2 * i + 1] = a * s[i] + b * c[i];
-            }
-        }
-    }
-}
-
 /* Rows [n][n_head_kv][d_head] to their places in the cache. */
 static void append(const struct model *m, const float *rows, size_t n, float *cache) {
     for (size_t row = 0; row < n; row++) {
@@ -42,9 +23,22 @@ static attn_tensor view(const struct model *m, float *data, size_t n_head, size_
     return tensor;
 }
 
+/* Rotates rows x of the next n positions into y, which may be x. GGUF files of this family have their W_q and W_k permuted
+ * so that the columns of a pair are neighbours. */
+static void rotate(const struct model *m, const attn_tensor *x, const attn_tensor *y) {
+    const int64_t first = (int64_t)m->length;
+    const attn_rope rope = {
+        .size = sizeof rope, .style = ATTN_ROPE_INTERLEAVED, .dims = m->d_rotary, .base = m->rotary_base};
+    const attn_rope_args args = {.size = sizeof args, .rope = &rope, .x = x, .y = y, .offsets = &first};
+
+    check(m, attn_rope_apply(m->context, &args), "attn_rope_apply");
+}
+
 void attend(struct model *m, const struct layer *layer, float *x, size_t n, float *out) {
     size_t d = m->d_head, n_kv = m->length + n;
     attn_tensor q = view(m, m->q, m->n_head, n, d, m->n_head * d);
+    attn_tensor new_k = view(m, m->k, m->n_head_kv, n, d, m->n_head_kv * d);
+    attn_tensor to_k = view(m, layer->keys + m->length * d, m->n_head_kv, n, m->capacity * d, d);
     attn_tensor k = view(m, layer->keys, m->n_head_kv, n_kv, m->capacity * d, d);
     attn_tensor v = view(m, layer->values, m->n_head_kv, n_kv, m->capacity * d, d);
     attn_tensor pooled = view(m, m->pooled, m->n_head, n, d, m->n_head * d);
@@ -56,9 +50,8 @@ void attend(struct model *m, const struct layer *layer, float *x, size_t n, floa
     linear(m, x, n, layer->w_q, m->q);
     linear(m, x, n, layer->w_k, m->k);
     linear(m, x, n, layer->w_v, m->v);
-    rotate(m, m->q, n, m->n_head);
-    rotate(m, m->k, n, m->n_head_kv);
-    append(m, m->k, n, layer->keys);
+    rotate(m, &q, &q);
+    rotate(m, &new_k, &to_k);
     append(m, m->v, n, layer->values);
     pooling = seconds();
     check(m, attn_sdpa(m->context, &args), "attn_sdpa");

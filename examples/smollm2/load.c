@@ -65,7 +65,7 @@ void model_describe(struct model *m, const struct gguf *gguf) {
         take_size(gguf, "llama.attention.value_length", m->d_head) != m->d_head) {
         die("the sizes in the file's metadata do not fit each other; use SmolLM2's GGUF file");
     }
-    m->rotary_base = base;
+    m->rotary_base = (float)base;
     m->epsilon = (float)epsilon;
 }
 
@@ -164,16 +164,14 @@ void model_load(struct model *m, const struct gguf *gguf, attn_context *context,
     m->v = get_array(rows * kv, sizeof *m->v);
     m->pooled = get_array(rows * q, sizeof *m->pooled);
     m->mlp = get_array(rows * 2 * m->d_mlp, sizeof *m->mlp);
-    m->cosines = get_array(rows * m->d_rotary / 2, sizeof *m->cosines);
-    m->sines = get_array(rows * m->d_rotary / 2, sizeof *m->sines);
     m->logits = get_array(m->n_token, sizeof *m->logits);
 }
 
 static void drop(const attn_packed *packed) { free((void *)(uintptr_t)packed); }
 
 void model_close(struct model *m) {
-    float *const arrays[] = {m->x,      m->normed, m->update,  m->q,     m->k,      m->v,
-                             m->pooled, m->mlp,    m->cosines, m->sines, m->logits, m->output_norm};
+    float *const arrays[] = {m->x, m->normed, m->update, m->q,      m->k,
+                             m->v, m->pooled, m->mlp,    m->logits, m->output_norm};
 
     for (size_t i = 0; m->layers && i < m->n_layer; i++) {
         struct layer *layer = &m->layers[i];

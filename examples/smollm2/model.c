@@ -67,27 +67,10 @@ static void run_mlp(struct model *m, const struct layer *layer, float *x, size_t
     linear(m, m->mlp, n, layer->w_down, out);
 }
 
-/* Cosines and sines of the next n positions' angles, position * base^(-2i / d_rotary), in double. */
-static void find_angles(struct model *m, size_t n) {
-    size_t pairs = m->d_rotary / 2;
-
-    for (size_t i = 0; i < pairs; i++) {
-        double frequency = pow(m->rotary_base, -2.0 * (double)i / (double)m->d_rotary);
-
-        for (size_t row = 0; row < n; row++) {
-            double angle = (double)(m->length + row) * frequency;
-
-            m->cosines[row * pairs + i] = (float)cos(angle);
-            m->sines[row * pairs + i] = (float)sin(angle);
-        }
-    }
-}
-
 static void run_chunk(struct model *m, const uint32_t *ids, size_t n) {
     for (size_t row = 0; row < n; row++) {
         gguf_floats(m->embedding, ids[row], m->x + row * m->d_model);
     }
-    find_angles(m, n);
     for (size_t i = 0; i < m->n_layer; i++) {
         const struct layer *layer = &m->layers[i];
 

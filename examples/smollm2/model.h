@@ -25,8 +25,7 @@ struct model {
     size_t d_model, d_head, d_mlp;
     size_t n_head, n_head_kv, d_rotary;
     size_t n_trained; /* longest context that the model was trained for */
-    double rotary_base;
-    float epsilon;
+    float rotary_base, epsilon;
     struct layer *layers;
     const struct gguf_tensor *embedding;
     const attn_packed *w_output;
@@ -34,8 +33,8 @@ struct model {
 
     size_t length, capacity; /* tokens in the cache, and how many it has room for */
     /* for a chunk of rows: residual stream, its norm, what a sub-layer adds, projections,
-     * pooled heads, MLP, angles */
-    float *x, *normed, *update, *q, *k, *v, *pooled, *mlp, *cosines, *sines, *logits;
+     * pooled heads, MLP */
+    float *x, *normed, *update, *q, *k, *v, *pooled, *mlp, *logits;
     double attention_seconds, pooling_seconds; /* time spent in attend(), and of it in attn_sdpa() */
 };
 
