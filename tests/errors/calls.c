@@ -20,6 +20,22 @@ void must_fail(struct fixture *f, const char *what, attn_status want, const char
     }
 }
 
+void must_allow(void (*const *make)(struct fixture *), size_t n) {
+    attn_context *context = default_context();
+    for (size_t i = 0; i < n; i++)
+        for (int api = 0; api < N_APIS; api++) {
+            struct fixture f;
+            size_t bytes;
+            fixture_open(&f, (enum api)api, context);
+            make[i](&f);
+            ck_assert_msg(fixture_call(&f) == ATTN_OK, "%s, variant %zu: %s", api_name((enum api)api), i,
+                          attn_context_error(context));
+            ck_assert_int_eq(fixture_query(&f, &bytes), ATTN_OK);
+            fixture_close(&f);
+        }
+    attn_context_destroy(context);
+}
+
 void must_work(attn_context *context, enum api api) {
     struct fixture f;
     size_t bytes = 0;

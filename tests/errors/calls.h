@@ -20,6 +20,9 @@ enum {
  * if data is not what is broken. */
 void must_fail(struct fixture *f, const char *what, attn_status want, const char *named, int query_too);
 
+/* Every pooling function and its scratch query take a fixture that make[i] changed. */
+void must_allow(void (*const *make)(struct fixture *), size_t n);
+
 /* A valid call on that context works: an error before has left nothing behind. */
 void must_work(attn_context *context, enum api api);
 

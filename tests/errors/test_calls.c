@@ -270,19 +270,7 @@ START_TEST(allowed) {
     static void (*const make[])(struct fixture *) = {
         no_batch,         no_rows,    no_keys,      broadcast_inputs,
         negative_strides, small_mask, no_optionals, stride_of_one_column};
-    attn_context *context = default_context();
-    for (size_t i = 0; i < sizeof make / sizeof *make; i++)
-        for (int api = 0; api < N_APIS; api++) {
-            struct fixture f;
-            size_t bytes;
-            fixture_open(&f, (enum api)api, context);
-            make[i](&f);
-            ck_assert_msg(fixture_call(&f) == ATTN_OK, "%s, variant %zu: %s", api_name((enum api)api), i,
-                          attn_context_error(context));
-            ck_assert_int_eq(fixture_query(&f, &bytes), ATTN_OK);
-            fixture_close(&f);
-        }
-    attn_context_destroy(context);
+    must_allow(make, sizeof make / sizeof *make);
 }
 END_TEST
 
