@@ -1,5 +1,5 @@
 /*
- * libattn: attention for CPUs. The whole public interface.
+ * libattn: attention for CPUs. The whole public interface, in one file so that a host includes and reads one.
  *
  * The mathematics (Dive into Deep Learning, eq. 11.5.1): for head i,
  *

@@ -5,6 +5,7 @@
 #define ATTN_POOL_BODY_H
 
 #include "pool_additive.h"
+#include "pool_hide.h"
 #include "pool_tile.h"
 
 /* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */

@@ -1,6 +1,6 @@
 /*
- * What a row of a block may see of a key, by its range, documents and mask; and how scores are shaped before. For tiles that
- * a boundary crosses: the others never come here.
+ * What a row of a block may see of a key, by its range, documents and mask; how scores are shaped before, and what a sink
+ * does at the end. pool_sight() asks this of each tile once; only where it says SIGHT_SOME rows are looked at one by one.
  */
 #ifndef ATTN_SIGHT_H
 #define ATTN_SIGHT_H
