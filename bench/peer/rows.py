@@ -88,13 +88,20 @@ class Row:
         return ("GB/s", self.bytes() * 1e-9) if self.read_bound() else ("GFLOP/s", self.flops() * 1e-9)
 
 
-def parse(name):
+def form_of(name):
+    """(kind, match), or None."""
     for kind, form in FORMS.items():
         match = re.fullmatch(form, name)
         if match:
-            break
-    else:
+            return kind, match
+    return None
+
+
+def parse(name):
+    found = form_of(name)
+    if not found:
         raise benchlib.Problem(f"{name} is no row: bench/peers --list names some, and their form")
+    kind, match = found
     sizes = {key: int(text) for key, text in match.groupdict().items() if text and text.isdigit()}
     sizes["causal"] = match.groupdict().get("causal") == "causal"
     sizes["key_major"] = bool(match.groupdict().get("key_major"))
@@ -116,7 +123,7 @@ def parse(name):
 
 
 def of_goals():
-    """The rows of bench/goals.csv, in its order, once each."""
+    """The rows of bench/goals.csv that have peers, in its order, once each."""
     with open(GOALS, newline="") as file:
         names = [goal["row"] for goal in csv.DictReader(line for line in file if not line.startswith("#"))]
-    return [parse(name) for name in dict.fromkeys(names)]
+    return [parse(name) for name in dict.fromkeys(names) if form_of(name)]

@@ -68,7 +68,8 @@ typedef enum attn_status {
     ATTN_ERROR_PACKED,   /* not packed weights, or packed by another version or for another backend */
     ATTN_ERROR_BACKEND,  /* a backend that does not exist or that this machine cannot run */
     ATTN_ERROR_SCRATCH,  /* the caller's scratch is too small */
-    ATTN_ERROR_MEMORY    /* the operating system gave no memory or no threads */
+    ATTN_ERROR_MEMORY,   /* the operating system gave no memory or no threads */
+    ATTN_ERROR_CAPACITY  /* a cache has no room for what is appended; nothing was written */
 } attn_status;
 
 /* Short name of a status, "ok" or for example "shape"; "unknown" for a value outside the enum. */
@@ -300,25 +301,25 @@ typedef enum attn_rope_scaling {
     ATTN_ROPE_SCALING_YARN,   /* (1 - r_i) f_i + r_i f_i / s, where r_i rises from 0 to 1 in a straight line
                                  over i, from where a pair turns beta_fast times in the original context
                                  (rounded down) to where it turns beta_slow times (rounded up) */
-    ATTN_ROPE_SCALING_LLAMA3  /* the same mixture, by turns t_i = original_context f_i / (2 pi): r_i falls from
+    ATTN_ROPE_SCALING_LLAMA3 /* the same mixture, by turns t_i = original_context f_i / (2 pi): r_i falls from
                                  1 at t_i = low_freq_factor to 0 at high_freq_factor in a straight line */
 } attn_rope_scaling;
 
 typedef struct attn_rope {
-    size_t size;                 /* sizeof(attn_rope) */
+    size_t size; /* sizeof(attn_rope) */
     attn_rope_style style;
-    size_t dims;                 /* columns that turn, the first ones; even; 0: all. The others are copied */
-    float base;                  /* above 1; 0: 10000 */
+    size_t dims; /* columns that turn, the first ones; even; 0: all. The others are copied */
+    float base;  /* above 1; 0: 10000 */
     attn_rope_scaling scaling;
-    float factor;                /* s, above 0; not read without scaling */
-    size_t original_context;     /* YaRN, Llama 3: positions that the model was first trained on */
-    float low_freq_factor;       /* Llama 3; 0: 1 */
-    float high_freq_factor;      /* Llama 3, above low_freq_factor; 0: 4 */
-    float beta_fast;             /* YaRN; 0: 32 */
-    float beta_slow;             /* YaRN, at most beta_fast; 0: 1 */
-    int yarn_exact_range;        /* YaRN: 1 leaves the ends of the ramp unrounded (gpt-oss's
+    float factor;                    /* s, above 0; not read without scaling */
+    size_t original_context;         /* YaRN, Llama 3: positions that the model was first trained on */
+    float low_freq_factor;           /* Llama 3; 0: 1 */
+    float high_freq_factor;          /* Llama 3, above low_freq_factor; 0: 4 */
+    float beta_fast;                 /* YaRN; 0: 32 */
+    float beta_slow;                 /* YaRN, at most beta_fast; 0: 1 */
+    int yarn_exact_range;            /* YaRN: 1 leaves the ends of the ramp unrounded (gpt-oss's
                                     "truncate": false) */
-    float attention_factor;      /* multiplies cos and sin; 0: 0.1 ln(s) + 1 with YaRN where s > 1,
+    float attention_factor;          /* multiplies cos and sin; 0: 0.1 ln(s) + 1 with YaRN where s > 1,
                                     otherwise 1 */
     const float *frequency_divisors; /* dims / 2 numbers above 0 that divide the frequencies after scaling
                                         (ggml's rope_freqs.weight, a factor list of LongRoPE); +inf: the
@@ -326,7 +327,7 @@ typedef struct attn_rope {
 } attn_rope;
 
 typedef struct attn_rope_args {
-    size_t size;              /* sizeof(attn_rope_args) */
+    size_t size; /* sizeof(attn_rope_args) */
     const attn_rope *rope;
     const attn_tensor *x;     /* [batch, head, row, column] f32 */
     const attn_tensor *y;     /* of the same sizes, f32, written; may be x itself, with the same strides */
@@ -351,6 +352,124 @@ ATTN_API ATTN_NODISCARD attn_status attn_rope_apply(attn_context *context, const
 ATTN_API ATTN_NODISCARD attn_status attn_rope_apply_scratch(attn_context *context, const attn_rope_args *args,
                                                             size_t *bytes);
 
+/* ---- Key/value caches ----------------------------------------------------------------------------------- */
+
+/* How the keys of a block lie; values always lie in rows. */
+typedef enum attn_kv_layout {
+    ATTN_KV_ROWS = 0, /* k [n_blocks, n_head_kv, block_rows, p_k]: with strides, whatever a host keeps */
+    ATTN_KV_PANELS =
+        1 /* k [n_blocks, n_head_kv, block_rows / 16, p_k * 16]: column c of key i of a panel of 16 keys is
+                          element c * 16 + i, so that kernels load 16 keys at once. block_rows is a multiple of 16 */
+} attn_kv_layout;
+
+/*
+ * The keys and values of one layer's sequences: a view of arrays that are the caller's (attn_kv_create() lays them
+ * out in one piece of memory, a host with a cache of its own fills in the struct). It holds no pointers but
+ * these and no state of its own; functions write through them.
+ *
+ * Key j of sequence s lies in row j % block_rows of block blocks[s * blocks_per_sequence + j / block_rows], where
+ * block_rows is v's row size; in a ring j / block_rows is taken modulo blocks_per_sequence. A contiguous cache has
+ * one block a sequence, a paged one blocks of 16 or so, which several sequences may share.
+ *
+ * A ring (firsts given) keeps the last blocks_per_sequence * block_rows keys of a sequence: sequence s has keys
+ * [firsts[s], lengths[s]), still counted from its beginning. It serves sliding windows: a call whose rows would see
+ * an overwritten key fails. Without a ring firsts counts as 0.
+ */
+typedef struct attn_kv {
+    size_t size; /* sizeof(attn_kv) */
+    attn_kv_layout layout;
+    attn_tensor k;      /* as the layout says, f32 */
+    attn_tensor v;      /* [n_blocks, n_head_kv, block_rows, p_v] f32 */
+    size_t n_sequences; /* of the cache */
+    size_t *lengths;    /* [n_sequences]: keys of each */
+    size_t *firsts;     /* [n_sequences], or NULL: no ring */
+    int32_t *
+        blocks; /* [n_sequences][blocks_per_sequence]: those in use first (in a ring by their number), below 0:
+                            none; or NULL: sequence s has block s */
+    size_t blocks_per_sequence; /* without blocks it counts as 1 */
+    uint32_t *
+        references; /* [n_blocks]: sequences that have the block, 0: free. Then appending takes free blocks, and
+                             copies a shared one before it writes to it. NULL: the blocks are the host's, who puts
+                             them into the table before rows are appended; nothing is shared when it is written */
+} attn_kv;
+
+/* The sizes of a cache that attn_kv_create() makes. */
+typedef struct attn_kv_shape {
+    size_t size; /* sizeof(attn_kv_shape) */
+    attn_kv_layout layout;
+    int ring;                   /* 1: a ring */
+    size_t n_sequences;         /* at most */
+    size_t n_blocks;            /* for all of them; 0: n_sequences * blocks_per_sequence */
+    size_t blocks_per_sequence; /* at most */
+    size_t block_rows;          /* panels: a multiple of 16 */
+    size_t n_head_kv, p_k, p_v;
+} attn_kv_shape;
+
+/* Bytes of such a cache. Errors: ARGUMENT, SHAPE, OVERFLOW. */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_bytes(attn_context *context, const attn_kv_shape *shape,
+                                                  size_t *bytes);
+
+/*
+ * Lays an empty cache out in memory (64-byte aligned, attn_kv_bytes() long; a file mapping, say) and describes it in
+ * *kv, whose `size` the caller has set. Keys and values are not touched. Blocks are [head][row][column]. Errors:
+ * ARGUMENT, SHAPE, STRIDE (alignment), OVERFLOW, SCRATCH (memory too small).
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_create(attn_context *context, const attn_kv_shape *shape,
+                                                   void *memory, size_t bytes, attn_kv *kv);
+
+/* Describes a cache that attn_kv_create() laid out, with what was appended since: memory may have moved, or be a file
+ * mapped again. Errors: ARGUMENT, STRIDE (alignment), PACKED (no such cache, cut off, or inconsistent). */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_open(attn_context *context, void *memory, size_t bytes,
+                                                 attn_kv *kv);
+
+/* Blocks with no references; 0 where the host counts them itself. */
+ATTN_API size_t attn_kv_free_blocks(const attn_kv *kv);
+
+typedef struct attn_kv_append_args {
+    size_t size; /* sizeof(attn_kv_append_args) */
+    const attn_kv *kv;
+    const attn_tensor
+        *k; /* [batch, n_head_kv, n, p_k] f32: rows to append, in rows whatever the cache's layout */
+    const attn_tensor *v; /* [batch, n_head_kv, n, p_v] f32 */
+    const size_t
+        *sequences;        /* [batch, or n_starts]: the cache's sequence of each, no one twice; or NULL: b */
+    const size_t *counts;  /* [batch]: rows of each that count, at most n; or NULL: n. Not with starts */
+    const size_t *starts;  /* [n_starts + 1], ragged as in attn_scoring: batch is 1 and sequence b is the rows
+                                 [starts[b], starts[b + 1]) of k and v; or NULL */
+    size_t n_starts;       /* not read without starts */
+    const attn_rope *rope; /* turns the keys as they are stored; or NULL */
+    const int64_t
+        *positions; /* of the rows, for rope: [batch][n], with starts one for each row of k; or NULL: a
+                                 row's place in its sequence */
+} attn_kv_append_args;
+
+/*
+ * Appends rows to sequences and moves their lengths. All or nothing: where one sequence does not fit nothing is written.
+ * A ring may overwrite; of more rows than it holds the last ones stay. k and v overlap nothing that is written.
+ * Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH, MEMORY, CAPACITY (no free block, or the sequence's
+ * blocks are full).
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_append(attn_context *context, const attn_kv_append_args *args);
+
+/* Scratch bytes that attn_kv_append() needs for such args (data pointers and arrays may be NULL). */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_append_scratch(attn_context *context,
+                                                           const attn_kv_append_args *args, size_t *bytes);
+
+/*
+ * Sequence `to`, which must be empty, becomes what `from` is: they share blocks until one of them appends. Nothing is
+ * copied. Errors: ARGUMENT (no references), SHAPE.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_fork(attn_context *context, const attn_kv *kv, size_t from,
+                                                 size_t to);
+
+/*
+ * Drops the keys of a sequence from `length` on (rejected drafts; 0: frees it). In a ring what was overwritten stays lost:
+ * its first key does not move. Blocks are given back where references are counted. Errors: ARGUMENT, SHAPE (longer than
+ * it is).
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_kv_truncate(attn_context *context, const attn_kv *kv,
+                                                     size_t sequence, size_t length);
+
 /* ---- Pooling of projected tensors ----------------------------------------------------------------------- */
 
 typedef struct attn_sdpa_args {
@@ -368,6 +487,12 @@ typedef struct attn_sdpa_args {
                                     not visible; for looking, not for speed; or NULL. With starts n_kv is the longest
                                     sequence's */
     const attn_tensor *lse_sinks; /* as lse, with the sink in the sum (without sinks the same); or NULL */
+    const attn_kv *kv; /* keys and values of a cache; then k and v are NULL, and n_kv of a sequence is its
+                                     length there, for tensors [.., n_kv] the longest one's. Only q_starts may be
+                                     given then, not kv_starts; kv_documents are [n_sequences][n_kv]. Same bits as from
+                                     tensors with the same keys and values. Or NULL */
+    const size_t *kv_sequences; /* [n_sequences]: the cache's sequence of each, any one as often as wanted; or
+                                     NULL: sequence b of the call is that of the cache */
 } attn_sdpa_args;
 
 /*
