@@ -57,6 +57,11 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F
  * is read. A hidden key's score and value do not enter any sum.
  * Scores are shaped in this order: scale, soft cap, ALiBi, mask (order.h). A sink joins the sum at the end.
  *
+ * Keys and values of row j lie at k + j * k_row and v + j * v_row; with pages (a cache's) in row j % page_rows of page
+ * j / page_rows, which lies pages[j / page_rows % n_pages] times k_page or v_page on (src/keys.h). panels: keys lie 16 by 16,
+ * column c of the panel's key i at c * 16 + i, k_row from panel to panel, page_rows a multiple of 16; heads is 1, and all 16
+ * keys of a panel may be read where one is seen. Dot products only.
+ *
  * Two forms. Whole (part == NULL): all keys, then out, and lse and weights if given.
  * Part (part != NULL): the keys of chunk `chunk` only (which may hold none that the block sees), and the
  * partial result to part, for the merge slot: at most (d_v + 2) * (n_rows rounded up to ATTN_PANEL_UNIT)
@@ -80,6 +85,10 @@ struct attn_pool_task {
     ptrdiff_t v_row;
     size_t heads; /* >= 1 */
     ptrdiff_t k_head, v_head;
+    const int32_t *pages; /* or NULL */
+    size_t page_rows, n_pages;
+    ptrdiff_t k_page, v_page;
+    int panels;
     size_t d_k, d_v; /* d_k: length of a row of q and k (additive: c) */
     size_t n_kv;
     const float *w; /* additive: w of head 0 of the group, c floats; next head's at + w_head */
@@ -104,7 +113,7 @@ struct attn_pool_task {
     size_t n_weights; /* columns of weights; those behind n_kv are 0 */
     float *part;      /* or NULL */
     size_t part_head;
-    size_t chunk;
+    size_t chunk, first_chunk; /* first_chunk: of the parts that are merged */
     void *scratch;
     size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX], also[ATTN_ROWS_MAX];
 };

@@ -144,6 +144,7 @@ static void few_body(const struct attn_pool_task *t) {
     b.p_key = b.by_rows ? b.pitch : 1;
     b.turn = few_turn(t, b.pitch, b.turns);
     b.p_row = b.by_rows ? 1 : b.turn;
+    if (t->pages) b.copies = pool_take(&at, ATTN_KEY_TILE * pool_v_row(t->d_k));
     for (size_t g = 0; g < t->heads; g++) {
         struct few_head *h = &b.head[g];
         h->k = t->k + (ptrdiff_t)g * t->k_head;
@@ -183,7 +184,9 @@ static void few_merge_body(const struct attn_pool_task *t, size_t n_chunks, size
 
 static size_t few_scratch(size_t d_k, size_t d_v, size_t heads) {
     const size_t state = FEW_MOST * (2 + few_up(d_v)) + 3 * ATTN_PANEL_UNIT;
-    return heads * (FEW_MOST * d_k + FEW_WAITING + 2 * ATTN_PANEL_UNIT + 2 * state) * sizeof(float);
+    return (heads * (FEW_MOST * d_k + FEW_WAITING + 2 * ATTN_PANEL_UNIT + 2 * state) +
+            ATTN_KEY_TILE * pool_v_row(d_k)) *
+           sizeof(float);
 }
 
 /* ---- The slots: the one way or the other ---------------------------------------------------------- */

@@ -15,6 +15,7 @@ enum {
      * shorter where more rows' probabilities have to wait (8 KiB in all). */
     FEW_WAITING = 2048,
     FEW_TURN = 64,   /* keys where the other side is asked for meanwhile */
+    FEW_PANEL = 16,  /* accumulators of a panel's scores */
     FEW_PV_KEYS = 64 /* of V at a time for all passes: 32 KiB at d_v = 128, which stays in L1 */
 };
 
@@ -45,22 +46,23 @@ ATTN_INLINE void few_ask(struct few_ahead *a, int lines) {
 }
 
 /* c[i][v] = fma(k[i][d], q[d][v], c[i][v]) for ascending d in [0, n), queries in the lanes. k[] has every third key: x86
- * addresses the two behind it by the stride, and so many keys need no register each. */
-ATTN_INLINE void few_rows_step(int keys, int nv, const float *const k[FEW_KEYS], ptrdiff_t k_row, size_t n,
-                               const float *q, vf32 c[FEW_KEYS][FEW_NV]) {
+ * addresses the two behind it by the stride, and so many keys need no register each. Of a panel it has the first key. */
+ATTN_INLINE void few_rows_step(int keys, int nv, int panel, const float *const k[FEW_KEYS], ptrdiff_t k_row,
+                               size_t n, const float *q, vf32 c[FEW_KEYS][FEW_NV]) {
     ATTN_UNROLL_4 for (size_t d = 0; d < n; d++, q += nv * VF32_N) {
         vf32 b[FEW_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) b[v] = v_load(q + v * VF32_N);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
-            const vf32 a = v_set1(k[i / 3][(ptrdiff_t)d + i % 3 * k_row]);
+            const vf32 a =
+                v_set1(panel ? k[0][d * ATTN_KEY_TILE + (size_t)i] : k[i / 3][(ptrdiff_t)d + i % 3 * k_row]);
             ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_fma(a, b[v], c[i][v]);
         }
     }
 }
 
 /* Scores of `keys` keys from k on to rows of s, queries in the lanes: q[d][nv vectors], s[key][nv vectors]. */
-ATTN_INLINE void few_rows(int keys, int nv, const float *k, ptrdiff_t k_row, size_t d_k, const float *q,
-                          struct few_ahead *ahead, float *s) {
+ATTN_INLINE void few_rows(int keys, int nv, int panel, const float *k, ptrdiff_t k_row, size_t d_k,
+                          const float *q, struct few_ahead *ahead, float *s) {
     vf32 c[FEW_KEYS][FEW_NV];
     const float *row[FEW_KEYS];
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
@@ -72,10 +74,11 @@ ATTN_INLINE void few_rows(int keys, int nv, const float *k, ptrdiff_t k_row, siz
         if (keys >= 4) {
             ATTN_UNROLL for (int i = 0; i < keys; i += 4) few_ask(ahead, keys - i < 4 ? keys - i : 4);
         }
-        few_rows_step(keys, nv, row, k_row, ATTN_LINE, q, c);
-        ATTN_UNROLL for (int i = 0; i < keys; i += 3) row[i / 3] += ATTN_LINE;
+        few_rows_step(keys, nv, panel, row, k_row, ATTN_LINE, q, c);
+        ATTN_UNROLL for (int i = 0; i < keys; i += 3) row[i / 3] +=
+            panel ? ATTN_LINE * ATTN_KEY_TILE : ATTN_LINE;
     }
-    few_rows_step(keys, nv, row, k_row, d_k - d, q, c);
+    few_rows_step(keys, nv, panel, row, k_row, d_k - d, q, c);
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (i * nv + v) * VF32_N, c[i][v]);
     }
@@ -119,6 +122,25 @@ ATTN_INLINE void few_columns(int rows, const float *k, ptrdiff_t k_row, size_t d
         few_columns_step(rows, d_k - d, q + d * (size_t)rows, x, a, NULL);
     }
     ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
+}
+
+/* The same of a panel, whose keys are in the lanes already: `vectors` vectors of them. */
+ATTN_INLINE void few_panel(int rows, int vectors, int asks, const float *k, size_t d_k, const float *q,
+                           struct few_ahead *ahead, float *s, size_t s_row) {
+    vf32 a[FEW_ROWS][FEW_TILE_N];
+    ATTN_UNROLL for (int g = 0; g < rows; g++) {
+        ATTN_UNROLL for (int v = 0; v < vectors; v++) a[g][v] = v_zero();
+    }
+    ATTN_UNROLL_4 for (size_t d = 0; d < d_k; d++, k += ATTN_KEY_TILE, q += rows) {
+        if (asks) few_ask(ahead, ATTN_KEY_TILE / ATTN_LINE);
+        ATTN_UNROLL for (int g = 0; g < rows; g++) {
+            const vf32 x = v_set1(q[g]);
+            ATTN_UNROLL for (int v = 0; v < vectors; v++) a[g][v] = v_fma(x, v_load(k + v * VF32_N), a[g][v]);
+        }
+    }
+    ATTN_UNROLL for (int g = 0; g < rows; g++) {
+        ATTN_UNROLL for (int v = 0; v < vectors; v++) v_store(s + (size_t)g * s_row + v * VF32_N, a[g][v]);
+    }
 }
 
 /* One pass of P V over n keys; rows of p and o are p_key and o_row apart. */
@@ -165,14 +187,22 @@ struct few_scores {
     size_t d_k, n;
     float *s;
     size_t s_row; /* keys in the lanes only */
+    int panel; /* k is a panel's first key: n counts from there on; keys in the lanes: all that they can be */
     struct few_ahead ahead;
 };
 
-#define FEW_COLUMNS(rows)                                                                            \
-    ATTN_NOINLINE void few_columns_##rows(const struct few_scores *w) {                              \
-        struct few_ahead ahead = w->ahead;                                                           \
-        few_columns((rows) <= FEW_ROWS ? rows : 1, w->k, w->k_row, w->d_k, w->n, w->q, &ahead, w->s, \
-                    w->s_row);                                                                       \
+#define FEW_COLUMNS(rows)                                                                              \
+    ATTN_NOINLINE void few_columns_##rows(const struct few_scores *w) {                                \
+        struct few_ahead ahead = w->ahead;                                                             \
+        few_columns((rows) <= FEW_ROWS ? rows : 1, w->k, w->k_row, w->d_k, w->n, w->q, &ahead, w->s,   \
+                    w->s_row);                                                                         \
+    }                                                                                                  \
+    ATTN_NOINLINE void few_panel_##rows(const struct few_scores *w) {                                  \
+        struct few_ahead ahead = w->ahead;                                                             \
+        const int vectors = (rows)*FEW_TILE_N <= FEW_PANEL ? FEW_TILE_N : (FEW_TILE_N + 1) / 2;        \
+        for (int v = 0; v < FEW_TILE_N; v += vectors)                                                  \
+            few_panel((rows) <= FEW_ROWS ? rows : 1, vectors, v == 0, w->k + v * VF32_N, w->d_k, w->q, \
+                      &ahead, w->s + v * VF32_N, w->s_row);                                            \
     }
 FEW_COLUMNS(1)
 FEW_COLUMNS(2)
@@ -183,34 +213,36 @@ FEW_COLUMNS(6)
 FEW_COLUMNS(7)
 FEW_COLUMNS(8)
 
-static void few_columns_of(size_t rows, const struct few_scores *w) {
-    switch (rows) {
-    case 1: few_columns_1(w); break;
-    case 2: few_columns_2(w); break;
-    case 3: few_columns_3(w); break;
-    case 4: few_columns_4(w); break;
-    case 5: few_columns_5(w); break;
-    case 6: few_columns_6(w); break;
-    case 7: few_columns_7(w); break;
-    default: few_columns_8(w); break;
+#define FEW_DISPATCH(name, rows, w) \
+    switch (rows) {                 \
+    case 1: name##_1(w); break;     \
+    case 2: name##_2(w); break;     \
+    case 3: name##_3(w); break;     \
+    case 4: name##_4(w); break;     \
+    case 5: name##_5(w); break;     \
+    case 6: name##_6(w); break;     \
+    case 7: name##_7(w); break;     \
+    default: name##_8(w); break;    \
     }
-}
 
 /* w->n keys: in steps as tall as the registers allow. */
-ATTN_INLINE void few_rows_nv(const struct few_scores *w, int nv, int most) {
+ATTN_INLINE void few_rows_nv(const struct few_scores *w, int nv, int most, int panel) {
     struct few_ahead ahead = w->ahead;
     size_t i = 0;
-#define FEW_ROWS_STEP(keys)                                                            \
-    few_rows(keys, nv, w->k + (ptrdiff_t)i * w->k_row, w->k_row, w->d_k, w->q, &ahead, \
-             w->s + i * (size_t)nv * VF32_N),                                          \
+#define FEW_ROWS_STEP(keys)                                                                              \
+    few_rows(keys, nv, panel, w->k + (panel ? (ptrdiff_t)i : (ptrdiff_t)i * w->k_row), w->k_row, w->d_k, \
+             w->q, &ahead, w->s + i * (size_t)nv * VF32_N),                                              \
         i += keys
     while (i + (size_t)most <= w->n) FEW_ROWS_STEP(most);
     while (i + 4 <= w->n) FEW_ROWS_STEP(4);
     while (i < w->n) FEW_ROWS_STEP(1);
 #undef FEW_ROWS_STEP
 }
-ATTN_NOINLINE void few_rows_1(const struct few_scores *w) { few_rows_nv(w, 1, FEW_KEYS); }
-ATTN_NOINLINE void few_rows_2(const struct few_scores *w) { few_rows_nv(w, 2, FEW_KEYS_2); }
+#define FEW_ROWS_VARIANT(nv, most)                                                                \
+    ATTN_NOINLINE void few_rows_##nv(const struct few_scores *w) { few_rows_nv(w, nv, most, 0); } \
+    ATTN_NOINLINE void few_rows_panel_##nv(const struct few_scores *w) { few_rows_nv(w, nv, most, 1); }
+FEW_ROWS_VARIANT(1, FEW_KEYS)
+FEW_ROWS_VARIANT(2, FEW_KEYS_2)
 
 /* lines: 0, 2, or those of the columns that a pass takes. */
 #define FEW_PV(rows, cols)                                                                \

@@ -29,6 +29,7 @@ struct few_block {
     size_t columns;              /* d_v rounded up to a vector */
     size_t turn, first, end, hi; /* keys a turn; the turn at hand: [first, end); where the chunk ends */
     size_t p_key, p_row;
+    float *copies; /* [ATTN_KEY_TILE][pool_v_row(d_k)]: keys of several pages; NULL without pages */
     struct few_head head[ATTN_HEADS_MAX];
 };
 
@@ -45,21 +46,33 @@ ATTN_INLINE vf32 few_sum(vf32 x) {
 
 /* ---- What is read next ------------------------------------------------------------------------------- */
 
-/* Requests for rows [key, end) of x (head 0's row 0), all heads of d columns, of which `done` floats are asked for. Where
- * nothing is left, for what is at hand anyway. */
-static struct few_ahead few_ahead_at(const struct few_block *b, const float *x, ptrdiff_t stride, size_t d,
-                                     size_t key, size_t end, size_t done) {
-    const size_t row = b->t->heads * d, skip = done / row;
+/* A key, or a value, of head 0. */
+static const float *few_at(const struct attn_pool_task *t, int values, size_t j) {
+    return values ? t->v + attn_v_offset(t, j) : t->k + attn_k_offset(t, j);
+}
+
+/*
+ * Requests for keys, or values, of [key, end), all heads, of which `done` floats are asked for. Where nothing is left, for
+ * what is at hand anyway. Of keys in panels the panels are the rows.
+ */
+static struct few_ahead few_ahead_at(const struct few_block *b, int values, size_t key, size_t end,
+                                     size_t done) {
+    const struct attn_pool_task *t = b->t;
+    const size_t keys = t->panels && !values ? ATTN_KEY_TILE : 1; /* of a row */
+    const size_t row = keys * t->heads * (values ? t->d_v : t->d_k);
+    const ptrdiff_t stride = values ? t->v_row : t->k_row;
     struct few_ahead a = {.stride = stride, .gap = stride - (ptrdiff_t)row, .near = b->turns || FEW_NEAR};
-    if (key + skip >= end) {
-        a.at = x + (ptrdiff_t)b->first * stride;
+    key += done / row * keys;
+    if (key >= end) {
+        a.at = few_at(t, values, b->first);
         a.stride = 0;
         a.gap = -(ptrdiff_t)row;
         a.end = a.at + row;
     } else {
-        a.at = x + (ptrdiff_t)(key + skip) * stride + done % row;
-        a.end = x + (ptrdiff_t)(key + skip) * stride + row;
-        if (a.gap == 0) a.end += (end - key - skip - 1) * row;
+        const float *at = few_at(t, values, key);
+        const size_t rows = attn_ceil_div(attn_min(end - key, attn_keys_left(t, key)), keys);
+        a.at = at + done % row;
+        a.end = at + (a.gap == 0 ? rows : 1) * row;
     }
     return a;
 }
@@ -74,15 +87,14 @@ static struct few_ahead few_ahead_scores(const struct few_block *b, size_t j0, s
     if (b->turns)
         done = ((j0 - b->first) * t->heads + g * ATTN_KEY_TILE + within) * t->d_k;
     else if (j0 + ATTN_KEY_TILE < b->end)
-        return few_ahead_at(b, t->k, t->k_row, t->d_k, j0 + ATTN_KEY_TILE, b->hi, done);
-    return few_ahead_at(b, t->v, t->v_row, t->d_v, key, b->end, done);
+        return few_ahead_at(b, 0, j0 + ATTN_KEY_TILE, b->hi, done);
+    return few_ahead_at(b, 1, key, b->end, done);
 }
-/* While P V of keys up to `to` is computed for head g: one head's next values; after them, keys of the next turn. */
-static struct few_ahead few_ahead_values(const struct few_block *b, size_t g, size_t to) {
-    const struct attn_pool_task *t = b->t;
-    if (!b->turns && to < b->end) return few_ahead_at(b, t->v, t->v_row, t->d_v, to, b->end, 0);
-    return few_ahead_at(b, t->k, t->k_row, t->d_k, b->end, attn_min(b->end + b->turn, b->hi),
-                        g * (b->end - b->first) * t->d_v);
+/* While P V of keys [from, to) is computed for head g: one head's next values; after them, keys of the next turn. */
+static struct few_ahead few_ahead_values(const struct few_block *b, size_t g, size_t from, size_t to) {
+    if (!b->turns && to < b->end) return few_ahead_at(b, 1, to, b->end, 0);
+    const size_t done = b->turns ? g * (b->end - b->first) + (from - b->first) : 0;
+    return few_ahead_at(b, 0, b->end, attn_min(b->end + b->turn, b->hi), done * b->t->d_v);
 }
 
 /* ---- P V --------------------------------------------------------------------------------------------- */
@@ -122,13 +134,13 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
     const struct few_head *h = &b->head[g];
     const size_t most = few_pass_rows(b->turns ? FEW_PV_ROWS : FEW_PV_ALONE, t->n_rows);
     const size_t cols = cols_of[most] * VF32_N;
-    struct few_ahead ahead = few_ahead_values(b, g, to);
+    struct few_ahead ahead = few_ahead_values(b, g, from, to);
     for (size_t c = 0; c < t->d_v;) {
         const size_t n = c + cols <= t->d_v ? cols : attn_min(VF32_N, t->d_v - c);
         for (size_t r = 0; r < t->n_rows;) {
             const size_t rows = few_pass_rows(most, t->n_rows - r);
             struct few_pass w = {.n = to - from,
-                                 .v = h->v + (ptrdiff_t)from * t->v_row + c,
+                                 .v = h->v + attn_v_offset(t, from) + c,
                                  .p = h->p + (from - b->first) * b->p_key + r * b->p_row,
                                  .v_row = t->v_row,
                                  .p_key = b->p_key,
@@ -160,13 +172,14 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
     }
 }
 
-/* P V of what waits up to key `to`. A single pass is a linear read, which needs no pieces and no asking. */
+/* P V of what waits up to key `to`. A single pass is a linear read, which needs no pieces and no asking. Pages are pieces. */
 static void few_values(struct few_block *b, size_t g, size_t to, int asks) {
     const struct attn_pool_task *t = b->t;
     struct few_head *h = &b->head[g];
     const int passes = b->turns || t->n_rows > FEW_PV_ALONE || t->d_v > FEW_PV_COLS * VF32_N;
     while (h->from < to) {
-        const size_t next = passes ? attn_min(h->from + FEW_PV_KEYS, to) : to;
+        const size_t left = attn_min(to - h->from, attn_keys_left(t, h->from));
+        const size_t next = h->from + (passes ? attn_min(left, FEW_PV_KEYS) : left);
         few_values_keys(b, g, h->from, next, passes && asks);
         h->from = next;
     }
@@ -180,7 +193,7 @@ static void few_values_hiding(const struct few_block *b, const struct few_head *
     for (; j < end; j++) {
         const float p = h->p[(j - b->first) * b->p_key + row * b->p_row];
         if (signbit(p)) continue;
-        const float *v = h->v + (ptrdiff_t)j * t->v_row;
+        const float *v = h->v + attn_v_offset(t, j);
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
             const vf32 x = v_load_tail(v + c, attn_min(t->d_v - c, VF32_N));
             v_store(o + c, v_fma(v_set1(p), x, v_load(o + c)));
@@ -190,41 +203,63 @@ static void few_values_hiding(const struct few_block *b, const struct few_head *
 
 /* ---- Scores and softmax of a tile --------------------------------------------------------------------- */
 
+/* Keys [j, end) of the tile at hand: where they lie, or, of several pages, copied to rows one behind the other. */
+static void few_keys(const struct few_block *b, const struct few_head *h, size_t j, size_t end,
+                     struct few_scores *w) {
+    const struct attn_pool_task *t = b->t;
+    w->k = h->k + attn_k_offset(t, j);
+    w->k_row = t->k_row;
+    w->n = end - j;
+    if (t->panels || attn_keys_left(t, j) >= w->n) return;
+    w->k = b->copies;
+    w->k_row = (ptrdiff_t)pool_v_row(t->d_k);
+    for (size_t i = 0; i < w->n; i++)
+        pool_copy_row(h->k + attn_k_offset(t, j + i), t->d_k, b->copies + (ptrdiff_t)i * w->k_row);
+}
+
+static void few_scores_rows(const struct few_block *b, struct few_scores *w) {
+    if (b->pitch == VF32_N)
+        w->panel ? few_rows_panel_1(w) : few_rows_1(w);
+    else
+        w->panel ? few_rows_panel_2(w) : few_rows_2(w);
+}
+
 /* Scores of the tile at j0, of which keys [j, end) are read. */
 static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j, size_t end) {
     const struct attn_pool_task *t = b->t;
     const struct few_head *h = &b->head[g];
-    struct few_scores w = {.k_row = t->k_row,
-                           .d_k = t->d_k,
+    struct few_scores w = {.d_k = t->d_k,
                            .q = h->q,
                            .s_row = b->p_row,
+                           .panel = t->panels,
                            .ahead = few_ahead_scores(b, j0, g, 0)};
     if (b->by_rows) {
-        w.k = h->k + (ptrdiff_t)j * t->k_row;
-        w.n = end - j;
+        few_keys(b, h, j, end, &w);
         w.s = h->p + (j - b->first) * b->p_key;
-        if (b->pitch == VF32_N)
-            few_rows_1(&w);
-        else
-            few_rows_2(&w);
+        few_scores_rows(b, &w);
+        return;
+    }
+    if (t->panels) { /* what is not seen of it the caller hides */
+        w.k = h->k + attn_k_offset(t, j) - j % ATTN_KEY_TILE;
+        w.s = h->p + (j0 - b->first);
+        FEW_DISPATCH(few_panel, t->n_rows, &w)
         return;
     }
     for (size_t at = j0; at < j0 + ATTN_KEY_TILE; at += VF32_N) {
         const size_t from = attn_max(j, at), to = attn_min(end, at + VF32_N);
         float part[FEW_ROWS * VF32_N];
         if (from >= to) continue; /* the caller hides these keys */
-        w.k = h->k + (ptrdiff_t)from * t->k_row;
-        w.n = to - from;
+        few_keys(b, h, from, to, &w);
         w.ahead = few_ahead_scores(b, j0, g, at - j0);
         if (w.n == VF32_N) {
             w.s = h->p + (from - b->first);
             w.s_row = b->p_row;
-            few_columns_of(t->n_rows, &w);
+            FEW_DISPATCH(few_columns, t->n_rows, &w)
             continue;
         }
         w.s = part;
         w.s_row = VF32_N;
-        few_columns_of(t->n_rows, &w);
+        FEW_DISPATCH(few_columns, t->n_rows, &w)
         for (size_t r = 0; r < t->n_rows; r++)
             memcpy(h->p + r * b->p_row + (from - b->first), part + r * VF32_N, w.n * sizeof *part);
     }

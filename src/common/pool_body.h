@@ -6,6 +6,7 @@
 
 #include "pool_additive.h"
 #include "pool_hide.h"
+#include "pool_keys.h"
 #include "pool_tile.h"
 
 /* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */
@@ -108,7 +109,7 @@ static struct pool_vectors pool_seeing(const struct pool_block *b, enum sight si
 }
 
 /* The state of one chunk, from nothing. */
-static void pool_chunk(const struct pool_block *b, const struct pool_range *r, size_t chunk,
+static void pool_chunk(struct pool_block *b, const struct pool_range *r, size_t chunk,
                        struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const size_t base = chunk * ATTN_CHUNK, lanes = b->lanes;
@@ -118,7 +119,7 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
         v_store(st->l + lane, v_zero());
     }
     /* of a chunk that the block does not see the merge reads no output; the first one is what it begins with */
-    if (lo < hi || chunk == 0) memset(st->o, 0, t->d_v * lanes * sizeof *st->o);
+    if (lo < hi || chunk == t->first_chunk) memset(st->o, 0, t->d_v * lanes * sizeof *st->o);
     if (lo >= hi) return;
     pool_lane_ranges(b, base);
     const int shapes = sight_shapes(t);
@@ -142,6 +143,7 @@ static void pool_chunk(const struct pool_block *b, const struct pool_range *r, s
                 (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
         }
         float *s = b->p + row * lanes;
+        if (u.n) pool_keys_at(b, j, end);
         if (whole && pool_tile(b, &waiting, j0, st->m, st->l, s)) continue;
         if (u.n) pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
         for (size_t v = 0; v < (size_t)u.n; v++) {
@@ -217,8 +219,7 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
 }
 
 /* The softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
-static void pool_weights(const struct pool_block *b, const struct pool_range *r,
-                         const struct pool_state *st) {
+static void pool_weights(struct pool_block *b, const struct pool_range *r, const struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const vf32 lowest = v_set1(-FLT_MAX);
     size_t at = SIZE_MAX; /* the chunk that the lanes' ranges are relative to */
@@ -232,6 +233,7 @@ static void pool_weights(const struct pool_block *b, const struct pool_range *r,
         const enum sight sight = pool_sight(t, r, 0, j0);
         const int hides = sight != SIGHT_ALL;
         if (sight == SIGHT_NONE) continue;
+        pool_keys_at(b, j, end);
         pool_scores(b, pool_seeing(b, SIGHT_ALL, j0), j0, j, end - j, hides, (float)(j0 - base), b->p);
         for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
             const vf32 m = v_load(st->m + lane), inv = v_load(st->l + lane);
@@ -266,7 +268,7 @@ static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d
     const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
     const size_t rows =
         d_k * (score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + d_v) + 5 + POOL_KEYS + ATTN_KEY_TILE;
-    return (rows * lanes + POOL_KEYS * pool_v_row(d_v)) * sizeof(float);
+    return (rows * lanes + POOL_KEYS * pool_v_row(d_v) + ATTN_KEY_TILE * pool_v_row(d_k)) * sizeof(float);
 }
 
 static size_t pool_lanes(const struct attn_pool_task *t) {
@@ -292,7 +294,9 @@ static void pool_body(const struct attn_pool_task *t) {
     for (size_t lane = 0; lane < b.lanes; lane++) b.slope[lane] = sight_slope(t, 0, pool_row(t, lane));
     b.p = pool_take(&at, POOL_KEYS * b.lanes);
     b.bias = pool_take(&at, ATTN_KEY_TILE * b.lanes);
-    if (pool_copies(t)) b.v = pool_take(&at, POOL_KEYS * pool_v_row(t->d_v));
+    if (pool_copies(t) || t->pages) b.v = pool_take(&at, POOL_KEYS * pool_v_row(t->d_v));
+    if (t->pages || t->panels) b.k = pool_take(&at, ATTN_KEY_TILE * pool_v_row(t->d_k));
+    pool_keys_begin(&b);
     struct pool_state all = pool_state_at(&at, b.lanes, t->d_v), one = pool_state_at(&at, b.lanes, t->d_v);
     const struct pool_range r = pool_range_of(t);
     for (size_t v = 0; v < b.lanes / VF32_N; v++) pool_vector_sight(t, &b, v);

@@ -12,9 +12,17 @@
 #include <string.h>
 
 #include "backend.h"
+#include "keys.h"
 #include "sight.h"
 #include "size.h"
 #include "ukernel_contract.h"
+
+/* Keys of a tile, and what to ask for meanwhile: of the next tile, and their values. Key j is row j - from of each. */
+struct pool_keys {
+    size_t from;
+    const float *k, *next, *v;
+    ptrdiff_t k_row, next_row;
+};
 
 /* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for
  * the sizes. */
@@ -36,6 +44,8 @@ struct pool_block {
     float *p;           /* [POOL_KEYS][lanes]: scores, then probabilities */
     float *bias;        /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
     float *v;           /* [POOL_KEYS][pool_v_row()]: copied values, or NULL: they are read where they lie */
+    float *k;           /* [ATTN_KEY_TILE][pool_v_row()]: copied keys, or NULL */
+    struct pool_keys keys; /* of the tile at hand; without pages all of them */
 };
 
 /* Floats of a copied row of v: a line more than it has, so that the copies do not share sets either. */
@@ -98,7 +108,7 @@ ATTN_INLINE void pool_scores_step(const struct pool_block *b, int keys, int nv, 
                                   const float *q, float *s) {
     vf32 c[QK_KEYS][POOL_NV];
     pool_zero(keys, nv, c);
-    uk_qk(keys, nv, b->lanes, k, b->t->k_row, b->t->d_k, q, c);
+    uk_qk(keys, nv, b->lanes, k, b->keys.k_row, b->t->d_k, q, c);
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (size_t)i * b->lanes + v * VF32_N, c[i][v]);
     }
@@ -106,12 +116,12 @@ ATTN_INLINE void pool_scores_step(const struct pool_block *b, int keys, int nv, 
 
 /* s[i][lane] for keys [j, j + n), n <= ATTN_KEY_TILE. */
 ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t at, size_t j, size_t n, float *s) {
-    const struct attn_pool_task *t = b->t;
-    const float *k = t->k + (ptrdiff_t)j * t->k_row, *q = b->q + at;
+    const ptrdiff_t k_row = b->keys.k_row;
+    const float *k = b->keys.k + (ptrdiff_t)(j - b->keys.from) * k_row, *q = b->q + at;
     size_t i = 0;
     s += at;
 #define POOL_KEYS_STEP(keys) \
-    pool_scores_step(b, keys, nv, k + (ptrdiff_t)i * t->k_row, q, s + i * b->lanes), i += keys
+    pool_scores_step(b, keys, nv, k + (ptrdiff_t)i * k_row, q, s + i * b->lanes), i += keys
     while (i + QK_KEYS <= n) POOL_KEYS_STEP(QK_KEYS);
     if (QK_KEYS > 4 && i + 4 <= n) POOL_KEYS_STEP(4);
     if (QK_KEYS > 2 && i + 2 <= n) POOL_KEYS_STEP(2);
@@ -191,22 +201,23 @@ ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const
                              float *p, float *sum) {
     const struct attn_pool_task *t = b->t;
     const size_t lanes = (size_t)nv * VF32_N, lines = t->d_k / ATTN_LINE;
-    const float *k = t->k + (ptrdiff_t)j * t->k_row, *v = t->v + (ptrdiff_t)j * t->v_row;
-    const float *next = k + ATTN_KEY_TILE * t->k_row, *q = b->q;
+    const ptrdiff_t at = (ptrdiff_t)(j - b->keys.from), k_row = b->keys.k_row, next_row = b->keys.next_row;
+    const float *k = b->keys.k + at * k_row, *v = b->keys.v + at * t->v_row;
+    const float *next = b->keys.next + at * next_row, *q = b->q;
     vf32 c[QK_KEYS][POOL_NV];
     size_t d = 0, left = POOL_PIPELINE && waiting ? QK_KEYS : 0, due = 0;
     pool_zero(QK_KEYS, nv, c);
     for (; d + ATTN_LINE <= t->d_k; d += ATTN_LINE, q += ATTN_LINE * lanes) {
         ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) {
-            ATTN_PREFETCH_L1(next + i * t->k_row + d);
+            ATTN_PREFETCH_L1(next + i * next_row + d);
             ATTN_PREFETCH_L2(v + i * t->v_row + d);
         }
-        uk_qk(QK_KEYS, nv, lanes, k + d, t->k_row, ATTN_LINE, q, c);
+        uk_qk(QK_KEYS, nv, lanes, k + d, k_row, ATTN_LINE, q, c);
         /* QK_KEYS exponentials spread over the lines */
         for (due += QK_KEYS; POOL_PIPELINE && due >= lines && left; due -= lines, left--, waiting += lanes)
             pool_exp_key(nv, m, waiting);
     }
-    if (d < t->d_k) uk_qk(QK_KEYS, nv, lanes, k + d, t->k_row, t->d_k - d, q, c);
+    if (d < t->d_k) uk_qk(QK_KEYS, nv, lanes, k + d, k_row, t->d_k - d, q, c);
     for (; POOL_PIPELINE && left; left--, waiting += lanes) pool_exp_key(nv, m, waiting);
     const int moves = pool_moves(nv, c, m);
     if (ATTN_UNLIKELY(moves)) return 1;
@@ -314,7 +325,8 @@ static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, cons
 
 /*
  * Rows of v that lie a multiple of POOL_FAR bytes apart share a few sets of the first-level cache, where P V, which reads a
- * few columns of many rows at a time, would find none of them again: such rows are copied side by side first.
+ * few columns of many rows at a time, would find none of them again: such rows are copied side by side first. So are rows
+ * of several pages: products over each page by itself would read and write the output as often.
  */
 enum { POOL_FAR = 2048 };
 
@@ -322,21 +334,22 @@ static int pool_copies(const struct attn_pool_task *t) {
     return POOL_COPIES && t->v_row != 0 && t->v_row * (ptrdiff_t)sizeof(float) % POOL_FAR == 0;
 }
 
+ATTN_INLINE void pool_copy_row(const float *from, size_t n, float *to) {
+    size_t c = 0;
+    for (; c + VF32_N <= n; c += VF32_N) v_store(to + c, v_load(from + c));
+    if (c < n) v_store_tail(to + c, v_load_tail(from + c, n - c), n - c);
+}
+
 /* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows. */
 static void pool_pv(const struct pool_block *b, struct pool_vectors u, int hides, size_t j, size_t n,
                     const float *p, float *o) {
     const struct attn_pool_task *t = b->t;
-    const float *v = t->v + (ptrdiff_t)j * t->v_row;
+    const float *v = t->v + attn_v_offset(t, j);
     ptrdiff_t v_row = t->v_row;
-    if (b->v) {
+    if (pool_copies(t) || attn_keys_left(t, j) < n) {
         v_row = (ptrdiff_t)pool_v_row(t->d_v);
-        for (size_t i = 0; i < n; i++) {
-            const float *from = v + (ptrdiff_t)i * t->v_row;
-            float *to = b->v + (ptrdiff_t)i * v_row;
-            size_t c = 0;
-            for (; c + VF32_N <= t->d_v; c += VF32_N) v_store(to + c, v_load(from + c));
-            if (c < t->d_v) v_store_tail(to + c, v_load_tail(from + c, t->d_v - c), t->d_v - c);
-        }
+        for (size_t i = 0; i < n; i++)
+            pool_copy_row(t->v + attn_v_offset(t, j + i), t->d_v, b->v + (ptrdiff_t)i * v_row);
         v = b->v;
     }
     const size_t at = (size_t)u.first * VF32_N;

@@ -1,6 +1,7 @@
 #include <float.h>
 #include <math.h>
 
+#include "keys.h"
 #include "scalar/scalar.h"
 
 struct row {
@@ -57,13 +58,14 @@ static double score(const struct row *r, size_t j) {
     if (!sees(r, j)) return -INFINITY;
     const double mask = mask_at(r, j);
     if (mask == -INFINITY) return -INFINITY;
-    const float *k = t->k + (ptrdiff_t)j * t->k_row;
+    const float *k = t->k + attn_k_offset(t, j);
+    const size_t step = t->panels ? ATTN_KEY_TILE : 1;
     double s = 0.0;
     for (size_t d = 0; d < t->d_k; d++) {
         if (t->score == ATTN_SCORE_DOT)
-            s += (double)r->q[d] * (double)k[d];
+            s += (double)r->q[d] * (double)k[d * step];
         else
-            s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d]);
+            s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d * step]);
     }
     s *= (double)t->scale;
     if (t->cap > 0.0f) {
@@ -100,7 +102,7 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
     for (size_t c = 0; c < t->d_v; c++) sum[c] = 0.0;
     for (size_t j = from; any && j < to; j++) {
         const double s = score(&row, j), w = exp(s - max);
-        const float *v = t->v + (ptrdiff_t)j * t->v_row;
+        const float *v = t->v + attn_v_offset(t, j);
         if (s == -INFINITY) continue; /* hidden: its value is not touched */
         total += w;
         for (size_t c = 0; c < t->d_v; c++) sum[c] += w * (double)v[c];
