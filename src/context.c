@@ -28,6 +28,7 @@ const char *attn_status_name(attn_status status) {
         [ATTN_ERROR_BACKEND] = "backend",
         [ATTN_ERROR_SCRATCH] = "scratch",
         [ATTN_ERROR_MEMORY] = "memory",
+        [ATTN_ERROR_CAPACITY] = "capacity",
     };
     const size_t i = (size_t)status;
     return i < sizeof names / sizeof *names ? names[i] : "unknown";

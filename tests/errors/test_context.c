@@ -235,14 +235,14 @@ START_TEST(workers) {
 END_TEST
 
 START_TEST(status_names) {
-    for (int i = ATTN_OK; i <= ATTN_ERROR_MEMORY; i++) {
+    for (int i = ATTN_OK; i <= ATTN_ERROR_CAPACITY; i++) {
         ck_assert_str_ne(attn_status_name((attn_status)i), "unknown");
         for (int j = ATTN_OK; j < i; j++)
             ck_assert_str_ne(attn_status_name((attn_status)i), attn_status_name((attn_status)j));
     }
     ck_assert_str_eq(attn_status_name(ATTN_OK), "ok");
     ck_assert_str_eq(attn_status_name(ATTN_ERROR_SHAPE), "shape");
-    ck_assert_str_eq(attn_status_name((attn_status)(ATTN_ERROR_MEMORY + 1)), "unknown");
+    ck_assert_str_eq(attn_status_name((attn_status)(ATTN_ERROR_CAPACITY + 1)), "unknown");
     ck_assert_str_eq(attn_status_name((attn_status)-1), "unknown");
     char version[32];
     snprintf(version, sizeof version, "%d.%d.%d", ATTN_VERSION_MAJOR, ATTN_VERSION_MINOR, ATTN_VERSION_PATCH);
