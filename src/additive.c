@@ -99,7 +99,7 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
                                          .weights = a.weights,
                                          .weights_name = "weights",
                                          .w_name = "w"};
-    ATTN_TRY(attn_scoring_read(c, &x->p.scoring, a.scoring));
+    ATTN_TRY(attn_scoring_read(c, &x->p.scoring, a.scoring, 0));
     struct attn_pooling_problem check = x->p; /* what lies in scratch has no address yet */
     attn_tensor q = x->f_q.view, k = x->f_k.view;
     if (x->f_q.a) q.data = a.q->data;
@@ -112,7 +112,7 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
     ATTN_TRY(attn_spans_check(c, spans, n, n_outputs));
     ATTN_TRY(attn_features_overlap(c, "a_q", &x->f_q, spans, n_outputs));
     ATTN_TRY(attn_features_overlap(c, "a_k", &x->f_k, spans, n_outputs));
-    return attn_pool_scratch_bytes(c, &x->p, &x->pool_bytes);
+    return attn_pool_scratch_bytes(c, &x->p, 0, &x->pool_bytes);
 }
 
 static attn_status scratch_bytes(attn_context *c, const struct additive *x, size_t *bytes) {

@@ -205,7 +205,7 @@ static attn_status prepare(attn_context *c, const attn_head_args *args, int mult
     ATTN_TRY(attn_enter(c));
     ATTN_TRY(attn_struct_read(c, "args", &l->a, sizeof l->a, args));
     ATTN_TRY(attn_struct_read(c, "weights", &l->w, sizeof l->w, l->a.weights));
-    ATTN_TRY(attn_scoring_read(c, &l->scoring, l->a.scoring));
+    ATTN_TRY(attn_scoring_read(c, &l->scoring, l->a.scoring, 0));
     ATTN_TRY(check_weights(c, l));
     const size_t group = l->w.n_head / l->w.n_head_kv;
     const size_t head = multi ? 0 : l->a.head, heads = multi ? l->w.n_head : 1;
@@ -223,7 +223,7 @@ static attn_status prepare(attn_context *c, const attn_head_args *args, int mult
     ATTN_TRY(plan_pooling(c, l, head, heads, kv));
     ATTN_TRY(attn_pool_check(c, &l->p, 1, spans, &n, &n_outputs)); /* shapes: most of it has no address yet */
     ATTN_TRY(check_memory(c, l, flags, &out));
-    return attn_pool_scratch_bytes(c, &l->p, &l->pool_bytes);
+    return attn_pool_scratch_bytes(c, &l->p, 0, &l->pool_bytes);
 }
 
 static attn_status scratch_bytes(attn_context *c, const struct layer *l, size_t *bytes) {

@@ -42,17 +42,21 @@ static size_t blocks_of(const struct plan *plan, const struct attn_sequence *q) 
     return attn_ceil_div(q->rows * plan->group, plan->block_rows);
 }
 static size_t chunks_of(const struct plan *plan, const struct attn_sequence *q) {
-    return plan->split ? attn_max(1, attn_ceil_div(q->n_kv, ATTN_CHUNK)) : 1;
+    const size_t more = plan->sizes.filled; /* a ring's keys may begin and end within a chunk */
+    return plan->split ? attn_max(1, attn_ceil_div(q->n_kv, ATTN_CHUNK) - q->first / ATTN_CHUNK + more) : 1;
 }
 
 static struct attn_sequence sequence_at(const struct plan *plan, size_t b) {
     return attn_sequence_at(&plan->p->scoring, &plan->sizes, b);
 }
 
+/* Whether sequences have sizes of their own. */
+static int differ(const struct plan *plan) { return plan->p->scoring.q_starts || plan->p->kv; }
+
 /* A sequence as the tasks count it: with the tensor's rows where all have the same, whatever their lengths. */
 static struct attn_sequence shape_at(const struct plan *plan, size_t b) {
     struct attn_sequence q = sequence_at(plan, b);
-    if (!plan->p->scoring.q_starts) q.n_kv = plan->sizes.n_kv;
+    if (!differ(plan)) q.n_kv = plan->sizes.n_kv;
     return q;
 }
 
@@ -64,8 +68,9 @@ static struct attn_sequence shape_at(const struct plan *plan, size_t b) {
 static size_t heads_together(const struct plan *plan, size_t most_rows, size_t pieces) {
     const struct attn_pooling_problem *p = plan->p;
     const attn_tensor *k = p->k, *v = p->v;
-    const size_t d_k = k->size[COLUMN], d_v = v->size[COLUMN], n = plan->n_head_kv;
+    const size_t d_k = p->q->size[COLUMN], d_v = v->size[COLUMN], n = plan->n_head_kv;
     size_t together = 1;
+    if (p->kv && p->kv->kv.layout == ATTN_KV_PANELS) return 1;
     if (most_rows > plan->backend->pool_heads_rows || p->weights || p->score != ATTN_SCORE_DOT) return 1;
     if (attn_stride(k, HEAD) != (ptrdiff_t)d_k || attn_stride(v, HEAD) != (ptrdiff_t)d_v) return 1;
     while (together < n && together < ATTN_HEADS_MAX && together * attn_min(d_k, d_v) < PAGE_FLOATS) {
@@ -83,9 +88,9 @@ static int add_shares(struct share *to, const struct share *x) {
 
 /* The total of all sequences; where `before` is given, fills it. Returns 0 on overflow. */
 static int count(struct plan *plan, struct share *before) {
-    const int differ = plan->p->scoring.q_starts != NULL;
+    const int all = differ(plan);
     plan->total = (struct share){0};
-    for (size_t b = 0; b < (differ ? plan->sequences : attn_min(plan->sequences, 1)); b++) {
+    for (size_t b = 0; b < (all ? plan->sequences : attn_min(plan->sequences, 1)); b++) {
         const struct attn_sequence q = shape_at(plan, b);
         const size_t blocks = blocks_of(plan, &q), chunks = chunks_of(plan, &q);
         struct share x;
@@ -96,9 +101,9 @@ static int count(struct plan *plan, struct share *before) {
         x.tasks = x.parts / plan->together;
         if (!add_shares(&plan->total, &x)) return 0;
     }
-    return differ || (!__builtin_mul_overflow(plan->total.merges, plan->sequences, &plan->total.merges) &&
-                      !__builtin_mul_overflow(plan->total.tasks, plan->sequences, &plan->total.tasks) &&
-                      !__builtin_mul_overflow(plan->total.parts, plan->sequences, &plan->total.parts));
+    return all || (!__builtin_mul_overflow(plan->total.merges, plan->sequences, &plan->total.merges) &&
+                   !__builtin_mul_overflow(plan->total.tasks, plan->sequences, &plan->total.tasks) &&
+                   !__builtin_mul_overflow(plan->total.parts, plan->sequences, &plan->total.parts));
 }
 
 /* Sequence and what comes before it, of item `index` of one member of the shares. */
@@ -126,11 +131,13 @@ static size_t locate(const struct plan *plan, size_t index, size_t member, struc
 }
 
 static attn_status make_plan(attn_context *c, const struct attn_pooling_problem *p, struct plan *plan,
-                             size_t *bytes) {
+                             int filled, size_t *bytes) {
     const struct attn_backend *b = c->backend;
     const size_t d_k = p->q->size[COLUMN], d_v = p->v->size[COLUMN];
     size_t most_q, most_kv, most_rows, total = 0, each = 0;
     *plan = (struct plan){.backend = b, .p = p, .sizes = attn_pool_sizes(p), .together = 1};
+    plan->sizes.filled = filled && p->kv;
+    if (plan->sizes.filled) plan->sizes.n_kv = p->kv->capacity;
     plan->n_head_kv = p->k->size[HEAD];
     plan->group = p->q->size[HEAD] / plan->n_head_kv;
     plan->sequences = attn_sequences(&p->scoring, &plan->sizes);
@@ -157,7 +164,7 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     plan->worker_bytes = fits ? b->pool_scratch(p->score, d_k, d_v, plan->together) : 0;
     fits = fits && attn_size_add(&each, plan->worker_bytes, 1) &&
            attn_size_add(&total, each, c->executor.n_workers);
-    if (p->scoring.q_starts) fits = fits && attn_size_add(&total, plan->sequences, sizeof(struct share));
+    if (differ(plan)) fits = fits && attn_size_add(&total, plan->sequences, sizeof(struct share));
     if (plan->split)
         fits = fits && plan->part <= SIZE_MAX / 4 &&
                attn_size_add(&total, plan->total.parts, plan->part * sizeof(float));
@@ -169,9 +176,10 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     return ATTN_OK;
 }
 
-attn_status attn_pool_scratch_bytes(attn_context *c, const struct attn_pooling_problem *p, size_t *bytes) {
+attn_status attn_pool_scratch_bytes(attn_context *c, const struct attn_pooling_problem *p, int filled,
+                                    size_t *bytes) {
     struct plan plan;
-    return make_plan(c, p, &plan, bytes);
+    return make_plan(c, p, &plan, filled, bytes);
 }
 
 /* ---- Tasks -------------------------------------------------------------------------------------------- */
@@ -255,7 +263,8 @@ static void set_scoring(struct attn_pool_task *t, const struct plan *plan, const
     t->position = (offset > most ? most : offset < -most ? -most : offset) + (ptrdiff_t)at->i;
     if (s->q_documents) {
         t->q_documents = s->q_documents + at->of.batch * plan->sizes.n_q + at->of.q_row + at->i;
-        t->kv_documents = s->kv_documents + at->of.batch * plan->sizes.n_kv + at->of.kv_row;
+        t->kv_documents =
+            s->kv_documents + (plan->p->kv ? at->of.mask : at->of.batch) * plan->sizes.n_kv + at->of.kv_row;
     }
     set_mask(t, plan->p, at);
     for (size_t r = 0; r < t->n_rows; r++) {
@@ -266,6 +275,25 @@ static void set_scoring(struct attn_pool_task *t, const struct plan *plan, const
     }
 }
 
+/* Keys and values of a cache: a sequence of one block needs no pages but in a ring. */
+static void set_pages(struct attn_pool_task *t, const struct attn_kv_view *kv, const struct place *at) {
+    static const int32_t only = 0;
+    size_t block = 0;
+    t->panels = kv->kv.layout == ATTN_KV_PANELS;
+    if (kv->slots > 1) {
+        t->pages = kv->kv.blocks + at->of.cached * kv->slots;
+    } else {
+        block = attn_kv_block(kv, at->of.cached, 0);
+        if (kv->kv.firsts) t->pages = &only;
+    }
+    t->page_rows = kv->block_rows;
+    t->n_pages = kv->slots;
+    t->k_page = kv->k_block;
+    t->v_page = kv->v_block;
+    t->k = kv->k + (ptrdiff_t)at->h_kv * kv->k_head + (ptrdiff_t)block * kv->k_block;
+    t->v = kv->v + (ptrdiff_t)at->h_kv * kv->v_head + (ptrdiff_t)block * kv->v_block;
+}
+
 static void set_inputs(struct attn_pool_task *t, const struct plan *plan, const struct place *at) {
     const struct attn_pooling_problem *p = plan->p;
     const size_t b = at->of.batch;
@@ -273,7 +301,9 @@ static void set_inputs(struct attn_pool_task *t, const struct plan *plan, const 
     t->q_row = attn_stride(p->q, ROW);
     t->q_head = attn_stride(p->q, HEAD);
     t->n_kv = at->of.n_kv;
-    if (t->n_kv) {
+    if (t->n_kv && p->kv) {
+        set_pages(t, p->kv, at);
+    } else if (t->n_kv) {
         t->k = (const float *)p->k->data + element(p->k, b, at->h_kv, at->of.kv_row);
         t->v = (const float *)p->v->data + element(p->v, b, at->h_kv, at->of.kv_row);
     }
@@ -312,8 +342,9 @@ static void run_block(void *arg, size_t index, size_t worker) {
     set_block(&t, plan, &at);
     set_inputs(&t, plan, &at);
     if (plan->split) {
-        t.chunk = rest % chunks;
-        t.part = part_of(plan, before.parts + (head * blocks + at.block) * chunks + t.chunk);
+        t.first_chunk = at.of.first / ATTN_CHUNK;
+        t.chunk = t.first_chunk + rest % chunks;
+        t.part = part_of(plan, before.parts + (head * blocks + at.block) * chunks + rest % chunks);
         t.part_head = blocks * chunks * plan->part;
     }
     t.scratch = plan->scratch + worker * plan->worker_bytes;
@@ -338,10 +369,10 @@ static void run_merge(void *arg, size_t index, size_t worker) {
 void attn_pool_run(attn_context *c, const struct attn_pooling_problem *p, void *scratch) {
     struct plan plan;
     size_t bytes, used = 0;
-    if (make_plan(c, p, &plan, &bytes) != ATTN_OK || plan.total.tasks == 0) return;
+    if (make_plan(c, p, &plan, 0, &bytes) != ATTN_OK || plan.total.tasks == 0) return;
     plan.scratch = scratch;
     plan.parts = plan.scratch + plan.worker_bytes * c->executor.n_workers;
-    if (p->scoring.q_starts) {
+    if (differ(&plan)) {
         plan.before = (struct share *)(void *)plan.parts;
         if (!attn_size_add(&used, plan.sequences, sizeof(struct share)) || !count(&plan, plan.before)) return;
         plan.parts += used;

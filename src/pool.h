@@ -4,6 +4,7 @@
 
 #include "backend.h"
 #include "context.h"
+#include "kv.h"
 #include "scoring.h"
 #include "tensor.h"
 
@@ -11,6 +12,8 @@
 struct attn_pooling_problem {
     enum attn_score_kind score;
     const attn_tensor *q, *k, *v, *out, *lse, *weights, *lse_sinks;
+    const struct attn_kv_view *kv;     /* a cache, of which k and v are the blocks; or NULL */
+    const size_t *kv_sequences;        /* as in attn_sdpa_args */
     const attn_tensor *w;              /* additive: [1, n_head or 1, 1, c] */
     const char *weights_name, *w_name; /* what error texts call those two */
     attn_scoring scoring;              /* a copy of this version's size; zeroed where the caller gave none */
@@ -22,12 +25,13 @@ struct attn_scoring_sizes attn_pool_sizes(const struct attn_pooling_problem *p);
 
 /* Checks q, k, v, out, lse, weights, lse_sinks and scoring against each other, with their spans for the overlap rule:
  * outputs first (returned in *n_outputs), at most ATTN_POOL_SPANS in all. query: data is not looked at. */
-enum { ATTN_POOL_SPANS = 9 + ATTN_SCORING_SPANS, ATTN_POOL_OUTPUTS = 4 };
+enum { ATTN_POOL_SPANS = 9 + ATTN_SCORING_SPANS + ATTN_KV_SPANS - 1, ATTN_POOL_OUTPUTS = 4 };
 attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query,
                             struct attn_span *spans, size_t *n_spans, size_t *n_outputs);
 
-/* Scratch bytes of attn_pool_run(); OVERFLOW where they do not fit. */
-attn_status attn_pool_scratch_bytes(attn_context *c, const struct attn_pooling_problem *p, size_t *bytes);
+/* Scratch bytes of attn_pool_run(); OVERFLOW where they do not fit. filled: of a cache, for any lengths that it has room for. */
+attn_status attn_pool_scratch_bytes(attn_context *c, const struct attn_pooling_problem *p, int filled,
+                                    size_t *bytes);
 
 /* Runs a checked problem in that much scratch, aligned to ATTN_ALIGN. */
 void attn_pool_run(attn_context *c, const struct attn_pooling_problem *p, void *scratch);

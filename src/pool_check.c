@@ -1,9 +1,20 @@
 /* The arguments of attention pooling, checked against each other. */
 #include "pool.h"
 
+#include "size.h"
+
 struct attn_scoring_sizes attn_pool_sizes(const struct attn_pooling_problem *p) {
-    return (struct attn_scoring_sizes){p->q->size[BATCH], p->n_head ? p->n_head : p->q->size[HEAD],
-                                       p->q->size[ROW], p->k->size[ROW]};
+    struct attn_scoring_sizes z = {.batch = p->q->size[BATCH],
+                                   .n_head = p->n_head ? p->n_head : p->q->size[HEAD],
+                                   .n_q = p->q->size[ROW],
+                                   .n_kv = p->k->size[ROW],
+                                   .kv = p->kv,
+                                   .kv_sequences = p->kv_sequences};
+    if (!p->kv) return z;
+    z.n_kv = 0;
+    for (size_t b = 0; p->kv->kv.lengths && b < attn_sequences_named(&p->scoring, &z); b++)
+        z.n_kv = attn_max(z.n_kv, attn_kv_length(p->kv, p->kv_sequences ? p->kv_sequences[b] : b));
+    return z;
 }
 
 static attn_status check_mask(attn_context *c, const struct attn_pooling_problem *p, size_t n_q, size_t n_kv,
@@ -31,20 +42,72 @@ static attn_status check_extra(attn_context *c, const char *name, const attn_ten
     return attn_tensor_expect(c, name, t, q->size[BATCH], q->size[HEAD], q->size[ROW], columns);
 }
 
+static attn_status check_group(attn_context *c, const attn_tensor *q, size_t n_head_kv) {
+    if (n_head_kv && q->size[HEAD] && q->size[HEAD] % n_head_kv == 0) return ATTN_OK;
+    return attn_fail(c, ATTN_ERROR_SHAPE, "q: its head size %zu is no multiple of k's %zu", q->size[HEAD],
+                     n_head_kv);
+}
+
+/* A cache, and the sequences of it that are named. */
+static attn_status check_cached(attn_context *c, const struct attn_pooling_problem *p, unsigned flags,
+                                struct attn_span *spans) {
+    const struct attn_kv_view *kv = p->kv;
+    const size_t n = p->scoring.q_starts ? p->scoring.n_sequences : p->q->size[BATCH];
+    struct attn_span span;
+    spans[0] = kv->spans[0];
+    spans[1] = kv->spans[1];
+    ATTN_TRY(attn_kv_array(c, "kv_sequences", p->kv_sequences, n, sizeof *p->kv_sequences, &span));
+    if (p->q->size[COLUMN] != kv->p_k)
+        return attn_fail(c, ATTN_ERROR_SHAPE, "q: its column size is %zu, but kv.k's keys have %zu",
+                         p->q->size[COLUMN], kv->p_k);
+    if (!p->kv_sequences && n > kv->kv.n_sequences)
+        return attn_fail(c, ATTN_ERROR_SHAPE, "kv has %zu sequences, but the call has %zu",
+                         kv->kv.n_sequences, n);
+    for (size_t b = 0; b < n; b++) {
+        const size_t s = p->kv_sequences ? p->kv_sequences[b] : b;
+        if (s >= kv->kv.n_sequences)
+            return attn_fail(c, ATTN_ERROR_SHAPE, "kv_sequences[%zu] is %zu, but kv has %zu sequences", b, s,
+                             kv->kv.n_sequences);
+        if (!(flags & TENSOR_NO_DATA)) ATTN_TRY(attn_kv_check_sequence(c, kv, s));
+    }
+    return check_group(c, p->q, kv->n_head);
+}
+
 static attn_status check_inputs(attn_context *c, const struct attn_pooling_problem *p, unsigned flags,
                                 struct attn_span *spans) {
     const attn_tensor *q = p->q, *k = p->k, *v = p->v;
     ATTN_TRY(attn_tensor_check(c, "q", q, TENSOR_F32 | flags, &spans[0]));
+    if (p->kv) return check_cached(c, p, flags, spans + 1);
     ATTN_TRY(attn_tensor_check(c, "k", k, TENSOR_F32 | flags, &spans[1]));
     ATTN_TRY(attn_tensor_check(c, "v", v, TENSOR_F32 | flags, &spans[2]));
     if (!q->size[COLUMN]) return attn_fail(c, ATTN_ERROR_SHAPE, "q: it has no columns");
     if (!v->size[COLUMN]) return attn_fail(c, ATTN_ERROR_SHAPE, "v: it has no columns");
     ATTN_TRY(attn_tensor_expect(c, "k", k, q->size[BATCH], SIZE_MAX, SIZE_MAX, q->size[COLUMN]));
     ATTN_TRY(attn_tensor_expect(c, "v", v, q->size[BATCH], k->size[HEAD], k->size[ROW], SIZE_MAX));
-    if (!k->size[HEAD] || !q->size[HEAD] || q->size[HEAD] % k->size[HEAD])
-        return attn_fail(c, ATTN_ERROR_SHAPE, "q: its head size %zu is no multiple of k's %zu", q->size[HEAD],
-                         k->size[HEAD]);
+    return check_group(c, q, k->size[HEAD]);
+}
+
+/* No row reaches for a key that a ring has overwritten. */
+static attn_status check_ring(attn_context *c, const struct attn_pooling_problem *p, int query,
+                              const struct attn_scoring_sizes *z) {
+    for (size_t b = 0; !query && p->kv && p->kv->kv.firsts && b < attn_sequences_named(&p->scoring, z); b++) {
+        const struct attn_sequence q = attn_sequence_at(&p->scoring, z, b);
+        for (size_t i = 0; q.first && i < q.n_q; i++) {
+            const struct attn_sight see = attn_sight_of(&p->scoring, &q, i);
+            if (see.also || (see.lo < see.hi && see.lo < q.first))
+                return attn_fail(c, ATTN_ERROR_ARGUMENT,
+                                 "kv: row %zu of sequence %zu sees key %zu, but the ring's first one is %zu",
+                                 i, b, see.also ? 0 : see.lo, q.first);
+        }
+    }
     return ATTN_OK;
+}
+
+/* The arrays of a cache: outputs must not overlap them. */
+static void cached_spans(const struct attn_pooling_problem *p, size_t n, struct attn_span *spans) {
+    for (int i = 0; i < ATTN_KV_SPANS - 2; i++)
+        spans[i] = p->kv ? p->kv->spans[2 + i] : attn_span_of("kv", NULL, 0);
+    spans[ATTN_KV_SPANS - 2] = attn_span_of("kv_sequences", p->kv_sequences, n * sizeof *p->kv_sequences);
 }
 
 attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query,
@@ -58,7 +121,9 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
     ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW],
                                 p->v->size[COLUMN]));
     ATTN_TRY(attn_scoring_check(c, &p->scoring, &z));
+    ATTN_TRY(check_ring(c, p, query, &z));
     attn_sequences_most(&p->scoring, &z, &most_q, &most_kv);
+    if (p->kv && !p->kv->kv.lengths) most_kv = SIZE_MAX; /* a query that leaves it open */
     ATTN_TRY(check_extra(c, "lse", p->lse, q, 1, flags, &spans[1]));
     ATTN_TRY(check_extra(c, p->weights_name, p->weights, q, most_kv, flags, &spans[2]));
     ATTN_TRY(check_extra(c, "lse_sinks", p->lse_sinks, q, 1, flags, &spans[3]));
@@ -70,6 +135,7 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
                                     q->size[COLUMN]));
     }
     attn_scoring_spans(&p->scoring, &z, &spans[9]);
+    cached_spans(p, attn_sequences_named(&p->scoring, &z), &spans[9 + ATTN_SCORING_SPANS]);
     *n_spans = ATTN_POOL_SPANS;
     *n_outputs = ATTN_POOL_OUTPUTS;
     return ATTN_OK;

@@ -4,7 +4,7 @@
 
 #include "size.h"
 
-attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from) {
+attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from, int cached) {
     *to = (attn_scoring){0};
     if (!from) return ATTN_OK;
     ATTN_TRY(attn_struct_read(c, "scoring", to, sizeof *to, from));
@@ -18,7 +18,9 @@ attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scor
     if (!to->q_documents != !to->kv_documents)
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "scoring.%s_documents is null, but the other one is given",
                          to->q_documents ? "kv" : "q");
-    if (!to->q_starts != !to->kv_starts)
+    if (cached && to->kv_starts)
+        return attn_fail(c, ATTN_ERROR_ARGUMENT, "scoring.kv_starts is given beside kv");
+    if (!cached && !to->q_starts != !to->kv_starts)
         return attn_fail(c, ATTN_ERROR_ARGUMENT, "scoring.%s_starts is null, but the other one is given",
                          to->q_starts ? "kv" : "q");
     if (to->q_starts && to->q_lengths)
@@ -61,8 +63,24 @@ static attn_status check_heads(attn_context *c, const char *name, const float *x
     return ATTN_OK;
 }
 
+/* kv_lengths, where they are not bounded by a tensor's rows alone: by sequences of their own. */
+static attn_status check_own_lengths(attn_context *c, const attn_scoring *s,
+                                     const struct attn_scoring_sizes *z) {
+    if (z->kv && !z->kv->kv.lengths) return ATTN_OK; /* a query */
+    for (size_t b = 0; s->kv_lengths && b < attn_sequences_named(s, z); b++) {
+        const size_t most = s->kv_starts ? s->kv_starts[b + 1] - s->kv_starts[b]
+                            : z->kv      ? attn_kv_length(z->kv, z->kv_sequences ? z->kv_sequences[b] : b)
+                                         : z->n_kv;
+        if (s->kv_lengths[b] > most)
+            return attn_fail(c, ATTN_ERROR_SHAPE,
+                             "scoring.kv_lengths[%zu] is %zu, more than the %zu rows of the sequence", b,
+                             s->kv_lengths[b], most);
+    }
+    return ATTN_OK;
+}
+
 attn_status attn_scoring_check(attn_context *c, const attn_scoring *s, const struct attn_scoring_sizes *z) {
-    const size_t n = s->q_starts ? s->n_sequences : z->batch;
+    const size_t n = attn_sequences_named(s, z);
     size_t elements;
     if (s->q_starts) {
         if (z->batch != 1)
@@ -75,35 +93,31 @@ attn_status attn_scoring_check(attn_context *c, const attn_scoring *s, const str
             return attn_fail(c, ATTN_ERROR_SHAPE, "scoring.q_starts[0] is %zu, but it must be 0",
                              s->q_starts[0]);
         ATTN_TRY(check_starts(c, "scoring.q_starts", s->q_starts, n, z->n_q));
-        ATTN_TRY(check_starts(c, "scoring.kv_starts", s->kv_starts, n, z->n_kv));
+        if (s->kv_starts) ATTN_TRY(check_starts(c, "scoring.kv_starts", s->kv_starts, n, z->n_kv));
     }
-    if (s->q_documents && (__builtin_mul_overflow(z->batch, attn_max(z->n_q, z->n_kv), &elements) ||
-                           elements > SIZE_MAX / sizeof(int32_t)))
+    if (s->q_documents &&
+        (__builtin_mul_overflow(attn_max(z->batch, n), attn_max(z->n_q, z->n_kv), &elements) ||
+         elements > SIZE_MAX / sizeof(int32_t)))
         return attn_fail(c, ATTN_ERROR_OVERFLOW,
                          "scoring.q_documents: its size does not fit the address space");
     ATTN_TRY(check_lengths(c, "scoring.q_lengths", s->q_lengths, n, z->n_q));
-    for (size_t b = 0; s->kv_starts && s->kv_lengths && b < n; b++) {
-        const size_t most = s->kv_starts[b + 1] - s->kv_starts[b];
-        if (s->kv_lengths[b] > most)
-            return attn_fail(c, ATTN_ERROR_SHAPE,
-                             "scoring.kv_lengths[%zu] is %zu, more than the %zu rows of the sequence", b,
-                             s->kv_lengths[b], most);
-    }
-    ATTN_TRY(check_lengths(c, "scoring.kv_lengths", s->kv_lengths, n, z->n_kv));
+    if (s->kv_starts || z->kv) ATTN_TRY(check_own_lengths(c, s, z));
+    if (!z->kv) ATTN_TRY(check_lengths(c, "scoring.kv_lengths", s->kv_lengths, n, z->n_kv));
     ATTN_TRY(check_heads(c, "scoring.alibi_slopes", s->alibi_slopes, z->n_head, 0));
     return check_heads(c, "scoring.sinks", s->sinks, z->n_head, 1);
 }
 
 void attn_scoring_spans(const attn_scoring *s, const struct attn_scoring_sizes *z,
                         struct attn_span spans[ATTN_SCORING_SPANS]) {
-    const size_t n = s->q_starts ? s->n_sequences : z->batch;
+    const size_t n = attn_sequences_named(s, z), kv_documents = z->kv ? n : z->batch;
     spans[0] = attn_span_of("scoring.q_lengths", s->q_lengths, n * sizeof(size_t));
     spans[1] = attn_span_of("scoring.kv_lengths", s->kv_lengths, n * sizeof(size_t));
     spans[2] = attn_span_of("scoring.offsets", s->offsets, n * sizeof(ptrdiff_t));
     spans[3] = attn_span_of("scoring.window", s->window, 2 * sizeof(size_t));
     spans[4] = attn_span_of("scoring.prefixes", s->prefixes, n * sizeof(size_t));
     spans[5] = attn_span_of("scoring.q_documents", s->q_documents, z->batch * z->n_q * sizeof(int32_t));
-    spans[6] = attn_span_of("scoring.kv_documents", s->kv_documents, z->batch * z->n_kv * sizeof(int32_t));
+    spans[6] =
+        attn_span_of("scoring.kv_documents", s->kv_documents, kv_documents * z->n_kv * sizeof(int32_t));
     spans[7] = attn_span_of("scoring.alibi_slopes", s->alibi_slopes, z->n_head * sizeof(float));
     spans[8] = attn_span_of("scoring.sinks", s->sinks, z->n_head * sizeof(float));
     spans[9] = attn_span_of("scoring.q_starts", s->q_starts, (n + 1) * sizeof(size_t));
@@ -112,8 +126,23 @@ void attn_scoring_spans(const attn_scoring *s, const struct attn_scoring_sizes *
 
 /* ---- Sequences ---------------------------------------------------------------------------------------- */
 
+size_t attn_sequences_named(const attn_scoring *s, const struct attn_scoring_sizes *z) {
+    return s->q_starts ? s->n_sequences : z->batch;
+}
+
 size_t attn_sequences(const attn_scoring *s, const struct attn_scoring_sizes *z) {
     return s->q_starts ? s->n_sequences + 1 : z->batch;
+}
+
+/* Its keys in the cache. */
+static void read_cached(const struct attn_scoring_sizes *z, size_t b, struct attn_sequence *q) {
+    if (z->filled) {
+        q->n_kv = z->kv->capacity;
+        return;
+    }
+    q->cached = z->kv_sequences ? z->kv_sequences[b] : b;
+    q->n_kv = attn_kv_length(z->kv, q->cached);
+    q->first = attn_kv_first(z->kv, q->cached);
 }
 
 struct attn_sequence attn_sequence_at(const attn_scoring *s, const struct attn_scoring_sizes *z, size_t b) {
@@ -125,11 +154,13 @@ struct attn_sequence attn_sequence_at(const attn_scoring *s, const struct attn_s
         q.n_q = b < s->n_sequences ? q.rows : 0;
         q.n_kv = 0;
         if (b == s->n_sequences) return q;
-        q.kv_row = s->kv_starts[b];
-        q.n_kv = s->kv_starts[b + 1] - q.kv_row;
+        if (s->kv_starts) q.kv_row = s->kv_starts[b];
+        if (s->kv_starts) q.n_kv = s->kv_starts[b + 1] - q.kv_row;
     }
+    if (z->kv) read_cached(z, b, &q);
     if (s->q_lengths) q.n_q = s->q_lengths[b];
-    if (s->kv_lengths) q.n_kv = s->kv_lengths[b];
+    if (s->kv_lengths && !z->filled) q.n_kv = s->kv_lengths[b];
+    q.first = attn_min(q.first, q.n_kv);
     if (s->prefixes) q.prefix = attn_min(s->prefixes[b], q.n_kv);
     if (s->causal == ATTN_CAUSAL_OFFSET || (s->causal == ATTN_CAUSAL_NONE && s->offsets))
         q.offset = s->offsets[b];
@@ -141,10 +172,10 @@ struct attn_sequence attn_sequence_at(const attn_scoring *s, const struct attn_s
 void attn_sequences_most(const attn_scoring *s, const struct attn_scoring_sizes *z, size_t *n_q,
                          size_t *n_kv) {
     *n_q = s->q_starts ? 0 : z->n_q;
-    *n_kv = s->q_starts ? 0 : z->n_kv;
+    *n_kv = s->kv_starts ? 0 : z->n_kv;
     for (size_t b = 0; s->q_starts && b < s->n_sequences; b++) {
         *n_q = attn_max(*n_q, s->q_starts[b + 1] - s->q_starts[b]);
-        *n_kv = attn_max(*n_kv, s->kv_starts[b + 1] - s->kv_starts[b]);
+        if (s->kv_starts) *n_kv = attn_max(*n_kv, s->kv_starts[b + 1] - s->kv_starts[b]);
     }
 }
 

@@ -3,14 +3,19 @@
 #define ATTN_SCORING_H
 
 #include "context.h"
+#include "kv.h"
 #include "tensor.h"
 
-/* Where scoring is null all is default. */
-attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from);
+/* Where scoring is null all is default. cached: keys come from a cache, so that q_starts stand alone. */
+attn_status attn_scoring_read(attn_context *c, attn_scoring *to, const attn_scoring *from, int cached);
 
 /* What the arrays of a scoring are as long as. */
 struct attn_scoring_sizes {
-    size_t batch, n_head, n_q, n_kv; /* of the tensors */
+    size_t batch, n_head, n_q,
+        n_kv; /* of the tensors; n_kv of a cache: of the longest of the call's sequences */
+    const struct attn_kv_view *kv; /* or NULL */
+    const size_t *kv_sequences;    /* as in attn_sdpa_args */
+    int filled;                    /* takes each sequence of the cache for as long as it can become */
 };
 
 /* Checks everything but the mask against those sizes. */
@@ -31,7 +36,12 @@ struct attn_sequence {
     ptrdiff_t offset; /* row i stands at position i + offset */
     size_t prefix;    /* keys that every row sees */
     size_t mask;      /* its element of the mask's batch dimension, where that is not 1 */
+    size_t cached;    /* its number in the cache */
+    size_t first;     /* the first key that is there (a ring's) */
 };
+
+/* The sequences that a call names. */
+size_t attn_sequences_named(const attn_scoring *s, const struct attn_scoring_sizes *sizes);
 
 /* With starts there is one more: the rows behind the last sequence, which see nothing. */
 size_t attn_sequences(const attn_scoring *s, const struct attn_scoring_sizes *sizes);

@@ -74,6 +74,8 @@ struct api_data {
     struct guard documents[2]; /* int32_t, of queries, of keys */
     float slopes[API_HEADS_MAX], sinks[API_HEADS_MAX];
     attn_scoring scoring;
+    const attn_kv *kv; /* attn_sdpa: a cache that takes the place of t_k and t_v (cache_case.h) */
+    const size_t *kv_sequences;
     struct api_matrix w_q, w_k, w_v, w_o, a_q[API_HEADS_MAX], a_k[API_HEADS_MAX];
 };
 

@@ -48,13 +48,15 @@ static struct call *new_call(const struct api_case *c, const struct api_data *d,
     const attn_tensor *lse_sinks = c->lse_sinks ? &l->lse_sinks : NULL;
     l->sdpa = (attn_sdpa_args){.size = sizeof l->sdpa,
                                .q = &d->t_q,
-                               .k = &d->t_k,
-                               .v = &d->t_v,
+                               .k = d->kv ? NULL : &d->t_k,
+                               .v = d->kv ? NULL : &d->t_v,
                                .out = &l->out,
                                .scoring = &d->scoring,
                                .lse = lse,
                                .weights = weights,
-                               .lse_sinks = lse_sinks};
+                               .lse_sinks = lse_sinks,
+                               .kv = d->kv,
+                               .kv_sequences = d->kv_sequences};
     l->additive = (attn_additive_args){.size = sizeof l->additive,
                                        .q = &d->t_q,
                                        .k = &d->t_k,
