@@ -54,7 +54,7 @@ static attn_status read_table(attn_context *c, struct attn_kv_view *v, int query
     if (kv->blocks && v->n_blocks > INT32_MAX)
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "kv.v: its batch size %zu is more than kv.blocks can name",
                          v->n_blocks);
-    if (__builtin_mul_overflow(v->slots, v->block_rows, &v->capacity))
+    if (__builtin_mul_overflow(v->slots, v->block_rows, &v->capacity) || v->capacity > PTRDIFF_MAX / 2)
         return attn_fail(c, ATTN_ERROR_OVERFLOW,
                          "kv.blocks_per_sequence: %zu blocks of %zu rows do not fit the address space",
                          v->slots, v->block_rows);

@@ -7,6 +7,7 @@
 
 #include "context.h"
 #include "order.h"
+#include "rope.h"
 #include "tensor.h"
 
 enum { ATTN_KV_PANEL = 16 }; /* keys of a panel (ATTN_KV_PANELS) */
@@ -83,10 +84,76 @@ static inline int attn_kv_slot_holds(const struct attn_kv_view *v, size_t slot, 
     return n >= v->slots || (slot >= begin ? slot - begin : slot + (v->slots - begin)) < n;
 }
 
+/* ---- Appending ----------------------------------------------------------------------------------------------
+ *
+ * attn_kv_append() in pieces; attn_multihead_step appends out of its own scratch.
+ *
+ *     the caller's members, k and v without data, the view by attn_kv_read(.., ATTN_KV_WRITTEN, ..)
+ *     attn_kv_append_check(c, &a, query)        checks; a.bytes of scratch, a.spans: what the view must not overlap
+ *     attn_kv_append_reserve(c, &a, scratch)    CAPACITY: the last that can fail; takes blocks
+ *     a.k.data = .., a.v.data = ..
+ *     attn_kv_append_run(c, &a)                 rows and lengths; nothing else may change the cache in between
+ */
+
+enum { ATTN_KV_APPEND_SPANS = 4 };
+
+/* Rows of k and v that one sequence stores: at its keys [key, key + n). */
+struct attn_kv_piece {
+    size_t sequence, batch, row, key, n;
+    size_t first, length; /* of the sequence, afterwards */
+};
+
+/* Rows [row, row + n) of a shared block that its copy keeps. */
+struct attn_kv_copy {
+    size_t from, to, row, n;
+};
+
+/* A free block, and the table's entry that it is for. */
+struct attn_kv_taken {
+    size_t entry, block;
+};
+
+struct attn_kv_append {
+    struct attn_kv_view view;
+    attn_tensor k, v; /* f32, checked but for their sizes */
+    const size_t *sequences, *counts, *starts;
+    size_t n_starts;
+    const int64_t *positions; /* as in attn_kv_append_args */
+    int rotated;
+    struct attn_rope_plan rope; /* where rotated: attn_rope_read() for rows of p_k */
+
+    /* attn_kv_append_check() */
+    size_t n_pieces;
+    size_t task_rows, table_rows; /* of a task; of a worker's table of sines */
+    size_t worker_bytes, bytes;   /* scratch of a worker; of everything, aligned to ATTN_ALIGN */
+    struct attn_span spans[ATTN_KV_APPEND_SPANS]; /* sequences, counts, starts, positions */
+
+    /* in the scratch */
+    uint64_t *seen; /* a bit for each of the cache's sequences */
+    struct attn_kv_piece *pieces;
+    struct attn_kv_copy *copies;
+    size_t *piece_rows, *copy_rows; /* rows of all pieces (copies) before each, and of all */
+    struct attn_kv_taken *taken;
+    char *rope_memory, *workers;
+    size_t n_copies, n_taken;
+};
+
+attn_status attn_kv_append_check(attn_context *c, struct attn_kv_append *a, int query);
+attn_status attn_kv_append_reserve(attn_context *c, struct attn_kv_append *a, void *scratch);
+void attn_kv_append_run(attn_context *c, struct attn_kv_append *a);
+
 /* ---- Parts ------------------------------------------------------------------------------------------------- */
 
 /* Span of an array of n elements that is read or written; NULL: none. STRIDE, OVERFLOW. */
 attn_status attn_kv_array(attn_context *c, const char *name, const void *p, size_t n, size_t element,
                           struct attn_span *span);
+
+/* Blocks for all pieces, and what has to be copied: everything, or nothing changes. ARGUMENT, SHAPE, CAPACITY. */
+attn_status attn_kv_take_blocks(attn_context *c, struct attn_kv_append *a);
+
+/* Positions from that row of k on; NULL: the keys' places in their sequences. */
+static inline const int64_t *attn_kv_positions(const struct attn_kv_append *a, size_t batch, size_t row) {
+    return a->positions ? a->positions + batch * a->k.size[ROW] + row : NULL;
+}
 
 #endif
