@@ -21,6 +21,12 @@
 /* 32768 keys of 8 heads, as a grouped-query model's cache has them */
 #define DECODE(N_Q, GROUP, KEY_MAJOR) SDPA(128, 8 * (GROUP), 8, N_Q, 32768, FULL, KEY_MAJOR)
 
+#define DECODE_FROM(CACHE, N_Q, GROUP)                                                                    \
+    {                                                                                                     \
+        .kind = ROW_SDPA, .batch = 1, .n_head = 8 * (GROUP), .n_head_kv = 8, .n_q = (N_Q), .n_kv = 32768, \
+        .d = 128, .p = 128, .cache = (CACHE)                                                              \
+    }
+
 /* One head's keys and values as they grow; what bench/growth looks at */
 #define GROW(N, CAUSAL) SDPA(128, 1, 1, N, N, CAUSAL, false)
 #define GROW_DECODE(N) SDPA(128, 1, 1, 1, N, FULL, false)
@@ -77,6 +83,25 @@ static const struct row rows[] = {
     DECODE(1, 8, true),
     DECODE(4, 4, false), /* 16 rows a key: a few draft tokens, or a short turn of a chat */
     DECODE(4, 4, true),
+    DECODE(8, 4, false),
+    DECODE_FROM(CACHE_PAGED, 1, 1),
+    DECODE_FROM(CACHE_PAGED, 1, 4),
+    DECODE_FROM(CACHE_PAGED, 4, 4),
+    DECODE_FROM(CACHE_PAGED, 8, 4),
+    DECODE_FROM(CACHE_PANELS, 1, 1),
+    DECODE_FROM(CACHE_PANELS, 1, 4),
+    DECODE_FROM(CACHE_PANELS, 4, 4),
+    DECODE_FROM(CACHE_PANELS, 8, 4),
+    {.kind = ROW_SDPA,
+     .batch = 1,
+     .n_head = 8,
+     .n_head_kv = 8,
+     .n_q = 8192,
+     .n_kv = 8192,
+     .d = 128,
+     .p = 128,
+     .causal = CAUSAL,
+     .window = 1024},
 
     GROW(512, FULL),
     GROW(2048, FULL),
@@ -150,7 +175,7 @@ static struct row shared_row(size_t i) {
 
 /* Packed keys and values have one layout, whatever that of q and out. */
 static bool has_unfused(const struct row *r) {
-    return r->kind != ROW_LINEAR && r->kind != ROW_ADDITIVE && !r->key_major;
+    return r->kind != ROW_LINEAR && r->kind != ROW_ADDITIVE && !r->key_major && !r->cache && !r->window;
 }
 
 size_t row_count(void) {
@@ -179,7 +204,11 @@ static const char *causal_suffix(const struct row *r) {
 static void fused_name(const struct row *r, char *name, size_t bytes) {
     static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead"};
     const char *kind = r->kind == ROW_SDPA && is_decode(r) ? "decode" : kinds[r->kind];
-    const char *layout = r->key_major ? "/key-major" : "", *state = r->warm ? "/warm" : "";
+    static const char *const caches[] = {"", "/paged", "/panels"};
+    const char *layout = r->key_major ? "/key-major" : caches[r->cache], *state = r->warm ? "/warm" : "";
+    char window[32] = "";
+
+    if (r->window) snprintf(window, sizeof window, "/window%zu", r->window);
 
     if (r->label) {
         snprintf(name, bytes, "%s/%s", kind, r->label);
@@ -192,8 +221,8 @@ static void fused_name(const struct row *r, char *name, size_t bytes) {
             snprintf(name, bytes, "%s/d%zu/h%zu-%zu/q%zu/n%zu%s%s", kind, r->d, r->n_head, r->n_head_kv,
                      r->n_q, r->n_kv, layout, state);
         } else {
-            snprintf(name, bytes, "%s/d%zu/h%zu-%zu/n%zu/%s%s", kind, r->d, r->n_head, r->n_head_kv, r->n_kv,
-                     causal_suffix(r), layout);
+            snprintf(name, bytes, "%s/d%zu/h%zu-%zu/n%zu/%s%s%s", kind, r->d, r->n_head, r->n_head_kv,
+                     r->n_kv, causal_suffix(r), layout, window);
         }
         break;
     case ROW_ADDITIVE: snprintf(name, bytes, "%s/%zux%zu/c%zu", kind, r->n_q, r->n_kv, r->d); break;
@@ -220,6 +249,9 @@ static double visible(const struct row *r) {
             seen = i + 1;
         } else if (r->causal == ATTN_CAUSAL_BOTTOM_RIGHT) {
             seen = i + 1 + r->n_kv > r->n_q ? i + 1 + r->n_kv - r->n_q : 0;
+        }
+        if (r->window && seen > r->window + 1) {
+            seen = r->window + 1;
         }
         scores += (double)seen;
     }

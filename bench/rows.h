@@ -6,6 +6,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Where keys and values are: tensors; a cache of shuffled blocks of 16 rows; one of keys in panels. */
+enum row_cache { CACHE_NONE, CACHE_PAGED, CACHE_PANELS };
+enum { ROW_BLOCK = 16 };
+
 enum row_kind { ROW_LINEAR, ROW_SDPA, ROW_ADDITIVE, ROW_HEAD, ROW_MULTIHEAD };
 
 struct row {
@@ -17,7 +21,9 @@ struct row {
     attn_causal causal;
     bool key_major; /* q, k, v and out lie [batch, row, head, column], as most hosts keep them */
     bool warm;      /* keys and values stay in whatever cache holds them, where they would be out of cache */
-    bool unfused;   /* the same work by scores, softmax and P V one after the other (one thread) */
+    enum row_cache cache;
+    size_t window; /* keys before its own that a row sees; 0: all */
+    bool unfused;  /* the same work by scores, softmax and P V one after the other (one thread) */
 };
 
 enum { ROW_NAME_BYTES = 96 };

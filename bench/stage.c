@@ -53,6 +53,30 @@ static size_t copies(const struct row *row) {
     return n < STAGE_MAX_COPIES ? n : STAGE_MAX_COPIES;
 }
 
+/* One sequence's cache: its blocks in the order of a walk through all of them, which nothing fetches ahead. */
+static const char *set_cache(const struct row *r, struct stage_copy *copy, struct arena *source,
+                             struct arena *work) {
+    const bool panels = r->cache == CACHE_PANELS;
+    const size_t rows = panels ? r->n_kv : ROW_BLOCK, n = r->n_kv / rows, unit = panels ? ROW_BLOCK : 1;
+
+    copy->length = r->n_kv;
+    copy->kv = (attn_kv){.size = sizeof copy->kv,
+                         .layout = panels ? ATTN_KV_PANELS : ATTN_KV_ROWS,
+                         .k = take(source, n, r->n_head_kv, rows / unit, r->d * unit, false),
+                         .v = take(source, n, r->n_head_kv, rows, r->p, false),
+                         .n_sequences = 1,
+                         .lengths = &copy->length,
+                         .blocks_per_sequence = n};
+    copy->kv.blocks = copy->blocks = arena_take(work, n * sizeof *copy->blocks);
+    if (!copy->kv.k.data || !copy->kv.v.data || !copy->blocks) {
+        return no_room;
+    }
+    for (size_t i = 0; i < n; i++) {
+        copy->blocks[i] = (int32_t)(i * 1031 % n); /* a prime beside the powers of two that n is */
+    }
+    return NULL;
+}
+
 static const char *set_copy(struct stage *s, struct stage_copy *copy, struct arena *source,
                             struct arena *work) {
     const struct row *r = s->row;
@@ -65,6 +89,10 @@ static const char *set_copy(struct stage *s, struct stage_copy *copy, struct are
         source->used = used; /* all copies have the same numbers */
         return error;
     case ROW_SDPA:
+        if (r->cache) {
+            return set_cache(r, copy, source, work);
+        }
+        /* fallthrough */
     case ROW_ADDITIVE:
         copy->k = take(source, r->batch, r->n_head_kv, r->n_kv, r->d, r->key_major);
         copy->v = take(source, r->batch, r->n_head_kv, r->n_kv, r->p, r->key_major);
@@ -88,6 +116,8 @@ static const char *set_shared(struct stage *s, struct arena *source, struct aren
     const struct row *r = s->row;
 
     s->scoring = (attn_scoring){.size = sizeof s->scoring, .causal = r->causal};
+    s->window[0] = r->window;
+    s->scoring.window = r->window ? s->window : NULL;
     switch (r->kind) {
     case ROW_LINEAR:
         s->x = take(source, 1, 1, r->n_q, r->d, false);
@@ -235,10 +265,11 @@ static attn_status call_head(const struct stage *s, const struct stage_copy *cop
 static attn_status call_sdpa(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
     const attn_sdpa_args args = {.size = sizeof args,
                                  .q = &s->q,
-                                 .k = &copy->k,
-                                 .v = &copy->v,
+                                 .k = s->row->cache ? NULL : &copy->k,
+                                 .v = s->row->cache ? NULL : &copy->v,
                                  .out = &s->out,
-                                 .scoring = &s->scoring};
+                                 .scoring = &s->scoring,
+                                 .kv = s->row->cache ? &copy->kv : NULL};
 
     return scratch ? attn_sdpa_scratch(s->context, &args, scratch) : attn_sdpa(s->context, &args);
 }

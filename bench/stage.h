@@ -17,6 +17,9 @@ struct stage_copy {
     attn_tensor k, v;
     const attn_packed *w[4]; /* linear: the first; head: W_q, W_k, W_v, W_o */
     struct unfused_head *heads;
+    attn_kv kv; /* of the row's cache, with what it points to: one sequence */
+    size_t length;
+    int32_t *blocks;
 };
 
 struct stage {
@@ -26,6 +29,7 @@ struct stage {
     struct stage_copy copy[STAGE_MAX_COPIES];
     attn_tensor x, q, w_a, out; /* linear, head: x */
     attn_scoring scoring;
+    size_t window[2];
     struct unfused unfused;
     double pack_seconds;                    /* that packing the keys and values of the last copy took */
     attn_tensor projected[3], concatenated; /* unfused heads: q, k, v and the heads' outputs */
