@@ -152,7 +152,8 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
                 struct few_ahead lines = ahead;
                 if (!asks || (r && !few_splits(b)) || r >= 4 * most) {
                     few_pass_of(rows, &w, 0);
-                } else if (few_splits(b)) { /* each pass asks for two lines of every row */
+                } else if (few_splits(b) &&
+                           t->n_rows > most) { /* each pass asks for two lines of every row */
                     lines.at += r * ATTN_LINE;
                     lines.end = lines.at + 2 * ATTN_LINE;
                     lines.gap = lines.stride - 2 * ATTN_LINE;
@@ -172,11 +173,11 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
     }
 }
 
-/* P V of what waits up to key `to`. A single pass is a linear read, which needs no pieces and no asking. Pages are pieces. */
+/* P V of what waits up to key `to`. A single pass is a linear read, which needs no pieces and no asking, but of pages. */
 static void few_values(struct few_block *b, size_t g, size_t to, int asks) {
     const struct attn_pool_task *t = b->t;
     struct few_head *h = &b->head[g];
-    const int passes = b->turns || t->n_rows > FEW_PV_ALONE || t->d_v > FEW_PV_COLS * VF32_N;
+    const int passes = b->turns || t->pages || t->n_rows > FEW_PV_ALONE || t->d_v > FEW_PV_COLS * VF32_N;
     while (h->from < to) {
         const size_t left = attn_min(to - h->from, attn_keys_left(t, h->from));
         const size_t next = h->from + (passes ? attn_min(left, FEW_PV_KEYS) : left);
