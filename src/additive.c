@@ -107,8 +107,8 @@ static attn_status prepare(attn_context *c, const attn_additive_args *args, int 
     check.q = &q;
     check.k = &k;
     ATTN_TRY(attn_pool_check(c, &check, query, spans, &n, &n_outputs));
-    if (x->f_q.a) spans[4] = spans[ATTN_POOL_SPANS];
-    if (x->f_k.a) spans[5] = spans[ATTN_POOL_SPANS + 1];
+    if (x->f_q.a) spans[ATTN_POOL_OUTPUTS] = spans[ATTN_POOL_SPANS];
+    if (x->f_k.a) spans[ATTN_POOL_OUTPUTS + 1] = spans[ATTN_POOL_SPANS + 1];
     ATTN_TRY(attn_spans_check(c, spans, n, n_outputs));
     ATTN_TRY(attn_features_overlap(c, "a_q", &x->f_q, spans, n_outputs));
     ATTN_TRY(attn_features_overlap(c, "a_k", &x->f_k, spans, n_outputs));

@@ -49,7 +49,7 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F
  * Attention pooling of one block of query rows over a range of keys, in the canonical order of order.h.
  *
  * Rows are query-major, the heads of a group inside: with i = first + r, row r of the block is query
- * i / group and head i % group, and the address of its query, output, log-sum-exp, mask and weights is
+ * i / group and head i % group, and the address of its query, output, log-sum-exp, mask, weights and scores is
  * base + (i / group) * _row + (i % group) * _head.
  * Row r sees key j iff lo[r] <= j < hi[r] or j < also[r] (also[r] <= lo[r], or 0), its document is the key's (if there are
  * documents) and the mask (if any) allows it; lo >= hi: an empty range.
@@ -62,7 +62,7 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F
  * column c of the panel's key i at c * 16 + i, k_row from panel to panel, page_rows a multiple of 16; heads is 1, and all 16
  * keys of a panel may be read where one is seen. Dot products only.
  *
- * Two forms. Whole (part == NULL): all keys, then out, and lse and weights if given.
+ * Two forms. Whole (part == NULL): all keys, then out, and lse, weights and scores if given.
  * Part (part != NULL): the keys of chunk `chunk` only (which may hold none that the block sees), and the
  * partial result to part, for the merge slot: at most (d_v + 2) * (n_rows rounded up to ATTN_PANEL_UNIT)
  * floats, in the backend's own arrangement. Only backends with splits != 0 are asked for parts.
@@ -71,7 +71,7 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F
  * one's k, v and part are k_head, v_head and part_head on, its queries, outputs, log-sum-exps and mask `group` heads. They
  * are meant to be read together, because their rows of k and v lie side by side.
  *
- * out, lse, weights overlap nothing else. scratch: pool_scratch() bytes, aligned to ATTN_ALIGN, contents
+ * out, lse, weights, scores overlap nothing else. scratch: pool_scratch() bytes, aligned to ATTN_ALIGN, contents
  * undefined before and after.
  */
 struct attn_pool_task {
@@ -110,7 +110,9 @@ struct attn_pool_task {
     ptrdiff_t lse_sinks_row, lse_sinks_head;
     float *weights; /* n_weights floats a row, contiguous; or NULL */
     ptrdiff_t weights_row, weights_head;
-    size_t n_weights; /* columns of weights; those behind n_kv are 0 */
+    float *scores; /* natural, -inf where hidden; n_weights floats a row, contiguous; or NULL */
+    ptrdiff_t scores_row, scores_head;
+    size_t n_weights; /* columns of weights and scores; those behind n_kv are hidden */
     float *part;      /* or NULL */
     size_t part_head;
     size_t chunk, first_chunk; /* first_chunk: of the parts that are merged */
@@ -198,9 +200,9 @@ struct attn_backend {
     uint32_t layout;    /* of packed weights: their panel width nr */
     size_t linear_rows; /* height of the register tile: the plan cuts rows at multiples of it */
     size_t pool_rows;   /* rows of a full block */
-    size_t
-        pool_heads_rows; /* rows up to which pool takes several heads at once: dot products, no weights; 0: none */
-    int splits;          /* pool takes parts */
+    /* rows up to which pool takes several heads at once: dot products, no weights, no scores; 0: none */
+    size_t pool_heads_rows;
+    int splits; /* pool takes parts */
     attn_linear_fn *linear;
     attn_pool_fn *pool;
     attn_merge_fn *merge;

@@ -23,6 +23,7 @@
  *  end         out = o * (1 / l); lse = (m + log2(l)) * ln(2). With a sink, S = sink * log2(e): M = max(m, S),
  *              f = exp2(m - M), L = fma(l, f, exp2(S - M)), out = o * (f * (1 / L)), lse_sinks = (M + log2(L)) * ln(2).
  *              weights: w_j = exp2(s_j - m) * (what o is multiplied by), with the merged m and l.
+ *              scores: s_j * ln(2), -inf for hidden keys.
  *  parts       (attn_merge) of a row, lse_i natural and f32, in the order given; those of -inf are left out.
  *              M = max lse_i, w_i = exp2((lse_i - M) * log2(e)), l = sum of w_i from 0 upwards, o = chain of
  *              fma(w_i, out_i, o) from -0 (so that one part is copied, with the signs of its zeros).

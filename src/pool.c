@@ -60,6 +60,9 @@ static struct attn_sequence shape_at(const struct plan *plan, size_t b) {
     return q;
 }
 
+/* Whether something is asked for that takes a second pass over the scores. */
+static int looks(const struct attn_pooling_problem *p) { return p->weights || p->scores; }
+
 /*
  * How many key/value heads a task of few rows takes. Where a host keeps the heads of a key side by side, one head's rows
  * are pieces of different pages, which processors do not fetch ahead: all heads together are one linear read. Only as many
@@ -71,7 +74,7 @@ static size_t heads_together(const struct plan *plan, size_t most_rows, size_t p
     const size_t d_k = p->q->size[COLUMN], d_v = v->size[COLUMN], n = plan->n_head_kv;
     size_t together = 1;
     if (p->kv && p->kv->kv.layout == ATTN_KV_PANELS) return 1;
-    if (most_rows > plan->backend->pool_heads_rows || p->weights || p->score != ATTN_SCORE_DOT) return 1;
+    if (most_rows > plan->backend->pool_heads_rows || looks(p) || p->score != ATTN_SCORE_DOT) return 1;
     if (attn_stride(k, HEAD) != (ptrdiff_t)d_k || attn_stride(v, HEAD) != (ptrdiff_t)d_v) return 1;
     while (together < n && together < ATTN_HEADS_MAX && together * attn_min(d_k, d_v) < PAGE_FLOATS) {
         do together++;
@@ -147,7 +150,7 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     most_rows = most_q * plan->group;
     plan->block_rows = attn_min(b->pool_rows, attn_max(most_rows, 1));
 
-    plan->split = b->splits && !p->weights && most_kv > ATTN_CHUNK;
+    plan->split = b->splits && !looks(p) && most_kv > ATTN_CHUNK;
     int fits = count(plan, NULL);
     plan->together = heads_together(plan, most_rows, plan->total.parts);
     if (plan->split && fits) {
@@ -320,6 +323,12 @@ static void set_inputs(struct attn_pool_task *t, const struct plan *plan, const 
         t->weights_row = attn_stride(p->weights, ROW);
         t->weights_head = attn_stride(p->weights, HEAD);
         t->n_weights = p->weights->size[COLUMN];
+    }
+    if (p->scores) {
+        t->scores = (float *)p->scores->data + element(p->scores, b, at->h, at->of.q_row + at->i);
+        t->scores_row = attn_stride(p->scores, ROW);
+        t->scores_head = attn_stride(p->scores, HEAD);
+        t->n_weights = p->scores->size[COLUMN];
     }
     set_scoring(t, plan, at);
 }

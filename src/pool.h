@@ -11,7 +11,7 @@
 /* One pooling problem: what attn_sdpa and attn_additive have in common. */
 struct attn_pooling_problem {
     enum attn_score_kind score;
-    const attn_tensor *q, *k, *v, *out, *lse, *weights, *lse_sinks;
+    const attn_tensor *q, *k, *v, *out, *lse, *weights, *lse_sinks, *scores;
     const struct attn_kv_view *kv;     /* a cache, of which k and v are the blocks; or NULL */
     const size_t *kv_sequences;        /* as in attn_sdpa_args */
     const attn_tensor *w;              /* additive: [1, n_head or 1, 1, c] */
@@ -23,9 +23,9 @@ struct attn_pooling_problem {
 
 struct attn_scoring_sizes attn_pool_sizes(const struct attn_pooling_problem *p);
 
-/* Checks q, k, v, out, lse, weights, lse_sinks and scoring against each other, with their spans for the overlap rule:
- * outputs first (returned in *n_outputs), at most ATTN_POOL_SPANS in all. query: data is not looked at. */
-enum { ATTN_POOL_SPANS = 9 + ATTN_SCORING_SPANS + ATTN_KV_SPANS - 1, ATTN_POOL_OUTPUTS = 4 };
+/* Checks the tensors and scoring against each other, with their spans for the overlap rule: outputs first
+ * (returned in *n_outputs), at most ATTN_POOL_SPANS in all. query: data is not looked at. */
+enum { ATTN_POOL_SPANS = 10 + ATTN_SCORING_SPANS + ATTN_KV_SPANS - 1, ATTN_POOL_OUTPUTS = 5 };
 attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *p, int query,
                             struct attn_span *spans, size_t *n_spans, size_t *n_outputs);
 

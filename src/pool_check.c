@@ -115,7 +115,7 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
     const unsigned flags = query ? TENSOR_NO_DATA : 0;
     const attn_tensor *q = p->q;
     size_t most_q, most_kv;
-    ATTN_TRY(check_inputs(c, p, flags, spans + 4));
+    ATTN_TRY(check_inputs(c, p, flags, spans + ATTN_POOL_OUTPUTS));
     const struct attn_scoring_sizes z = attn_pool_sizes(p);
     ATTN_TRY(attn_tensor_check(c, "out", p->out, TENSOR_F32 | TENSOR_OUTPUT | flags, &spans[0]));
     ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW],
@@ -127,15 +127,16 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
     ATTN_TRY(check_extra(c, "lse", p->lse, q, 1, flags, &spans[1]));
     ATTN_TRY(check_extra(c, p->weights_name, p->weights, q, most_kv, flags, &spans[2]));
     ATTN_TRY(check_extra(c, "lse_sinks", p->lse_sinks, q, 1, flags, &spans[3]));
-    ATTN_TRY(check_mask(c, p, most_q, most_kv, flags, &spans[7]));
-    spans[8] = attn_span_of(p->w_name, NULL, 0);
+    ATTN_TRY(check_extra(c, "scores", p->scores, q, most_kv, flags, &spans[4]));
+    ATTN_TRY(check_mask(c, p, most_q, most_kv, flags, &spans[8]));
+    spans[9] = attn_span_of(p->w_name, NULL, 0);
     if (p->w) {
-        ATTN_TRY(attn_tensor_check(c, p->w_name, p->w, TENSOR_F32 | flags, &spans[8]));
+        ATTN_TRY(attn_tensor_check(c, p->w_name, p->w, TENSOR_F32 | flags, &spans[9]));
         ATTN_TRY(attn_tensor_expect(c, p->w_name, p->w, 1, p->w->size[HEAD] == 1 ? 1 : q->size[HEAD], 1,
                                     q->size[COLUMN]));
     }
-    attn_scoring_spans(&p->scoring, &z, &spans[9]);
-    cached_spans(p, attn_sequences_named(&p->scoring, &z), &spans[9 + ATTN_SCORING_SPANS]);
+    attn_scoring_spans(&p->scoring, &z, &spans[10]);
+    cached_spans(p, attn_sequences_named(&p->scoring, &z), &spans[10 + ATTN_SCORING_SPANS]);
     *n_spans = ATTN_POOL_SPANS;
     *n_outputs = ATTN_POOL_OUTPUTS;
     return ATTN_OK;

@@ -30,7 +30,8 @@ static attn_status prepare(attn_context *c, const attn_sdpa_args *args, int quer
                                        .lse = a.lse,
                                        .weights = a.weights,
                                        .weights_name = "weights",
-                                       .lse_sinks = a.lse_sinks};
+                                       .lse_sinks = a.lse_sinks,
+                                       .scores = a.scores};
     ATTN_TRY(read_cache(c, &a, query, view, p));
     ATTN_TRY(attn_scoring_read(c, &p->scoring, a.scoring, a.kv != NULL));
     ATTN_TRY(attn_pool_check(c, p, query, spans, &n, &n_outputs));

@@ -330,6 +330,22 @@ static void give_weights(const struct attn_bound_row *r, const struct softmax *m
     }
 }
 
+/* From base 2 to natural units. */
+static void give_scores(const struct attn_bound_row *r, const struct softmax *m,
+                        const struct attn_bound_result *to) {
+    for (size_t j = 0; j < r->n_kv; j++) {
+        if (to->scores) to->scores[j] = -INFINITY;
+        if (to->scores_err) to->scores_err[j] = 0;
+    }
+    for (size_t i = 0; i < m->n; i++) {
+        double s = m->s[i] * LN2, e = LN2 * m->e[i],
+               err = e + rounding(r->arith, 2, 3) * (fabs(s) + e) + TINY32;
+        if (fabs(m->s[i]) + m->e[i] > FLT_MAX) err = INFINITY; /* in base 2 it may overflow */
+        if (to->scores) to->scores[m->key[i]] = s;
+        if (to->scores_err) to->scores_err[m->key[i]] = finish(r->arith, s, err);
+    }
+}
+
 int attn_bound_pool_row(const struct attn_bound_row *r, const struct attn_bound_result *to) {
     struct softmax m = {0};
     size_t n = r->n_kv + 1; /* and a sink */
@@ -356,6 +372,7 @@ int attn_bound_pool_row(const struct attn_bound_row *r, const struct attn_bound_
         if (err) *err = 0;
     }
     give_weights(r, &m, to);
+    give_scores(r, &m, to);
     free(memory);
     return 0;
 }

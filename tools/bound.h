@@ -41,6 +41,7 @@ struct attn_bound_result {
     double *lse, *lse_err;             /* [.., n_q] */
     double *weights, *weights_err;     /* [.., n_q, n_kv]; with starts the longest sequence's keys */
     double *lse_sinks, *lse_sinks_err; /* as lse */
+    double *scores, *scores_err;       /* as weights */
 };
 
 /* Attention pooling of one query row. The *_err arrays bound the errors of the inputs (NULL: none). */

@@ -225,13 +225,21 @@ static int pool_row(const struct pool *p, struct attn_bound_row *row, double *ma
     row->position = seq.position;
     row->sink = s && s->sinks ? &sink : NULL;
     row_mask(p, b, h, &seq, mask);
-    struct attn_bound_result one = {
-        offset(to->out, r * v->col), offset(to->out_err, r * v->col),  offset(to->lse, r),
-        offset(to->lse_err, r),      offset(to->weights, r * columns), offset(to->weights_err, r * columns),
-        offset(to->lse_sinks, r),    offset(to->lse_sinks_err, r)};
+    struct attn_bound_result one = {offset(to->out, r * v->col),
+                                    offset(to->out_err, r * v->col),
+                                    offset(to->lse, r),
+                                    offset(to->lse_err, r),
+                                    offset(to->weights, r * columns),
+                                    offset(to->weights_err, r * columns),
+                                    offset(to->lse_sinks, r),
+                                    offset(to->lse_sinks_err, r),
+                                    offset(to->scores, r * columns),
+                                    offset(to->scores_err, r * columns)};
     for (size_t j = seq.n_kv; j < columns; j++) {
         if (one.weights) one.weights[j] = 0;
         if (one.weights_err) one.weights_err[j] = 0;
+        if (one.scores) one.scores[j] = -INFINITY;
+        if (one.scores_err) one.scores_err[j] = 0;
     }
     return attn_bound_pool_row(row, &one);
 }

@@ -493,11 +493,14 @@ typedef struct attn_sdpa_args {
                                      tensors with the same keys and values. Or NULL */
     const size_t *kv_sequences; /* [n_sequences]: the cache's sequence of each, any one as often as wanted; or
                                      NULL: sequence b of the call is that of the cache */
+    const attn_tensor *scores;  /* [batch, n_head, n_q, n_kv] f32, written: the scores as they enter the softmax: natural
+                                     units, after scale, soft cap, bias and mask, at least -FLT_MAX ln 2; -inf where not
+                                     visible; for looking, not for speed; or NULL. n_kv as for weights */
 } attn_sdpa_args;
 
 /*
  * Scaled dot-product attention pooling, fused: never a matrix of n_q x n_kv in memory unless `weights`
- * is given. Outputs must overlap neither inputs nor each other (compared by the span from each tensor's
+ * or `scores` is given. Outputs must overlap neither inputs nor each other (compared by the span from each tensor's
  * lowest to its highest byte). Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH, MEMORY.
  */
 ATTN_API ATTN_NODISCARD attn_status attn_sdpa(attn_context *context, const attn_sdpa_args *args);

@@ -80,7 +80,7 @@ static void few_finish(const struct attn_pool_task *t, size_t shift, size_t colu
 
 /* Blocks that this way serves. */
 static int few_serves(const struct attn_pool_task *t) {
-    return t->n_rows <= FEW_MOST && t->score == ATTN_SCORE_DOT && !t->weights;
+    return t->n_rows <= FEW_MOST && t->score == ATTN_SCORE_DOT && !t->weights && !t->scores;
 }
 
 static size_t few_up(size_t n) { return (n + VF32_N - 1) / VF32_N * VF32_N; }

@@ -218,14 +218,32 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
     }
 }
 
-/* The softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
+/* A row of weights or scores that sees nothing. */
+static void pool_fill(float x, float *to, size_t n) {
+    for (size_t i = 0; i < n; i++) to[i] = x;
+}
+
+/* Keys [j, end) of the tile at j0, as they stand in p, times `by`, to the rows of weights or scores. */
+static void pool_show(const struct pool_block *b, size_t j0, size_t j, size_t end, float by, float *rows,
+                      ptrdiff_t rows_row, ptrdiff_t rows_head) {
+    for (size_t row = 0; row < b->t->n_rows; row++) {
+        float *to = rows + pool_offset(b->t, row, rows_row, rows_head);
+        for (size_t i = j - j0; i < end - j0; i++) to[j0 + i] = b->p[i * b->lanes + row] * by;
+    }
+}
+
+/* The scores and the softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
 static void pool_weights(struct pool_block *b, const struct pool_range *r, const struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
     const vf32 lowest = v_set1(-FLT_MAX);
     size_t at = SIZE_MAX; /* the chunk that the lanes' ranges are relative to */
-    for (size_t row = 0; row < t->n_rows; row++)
-        memset(t->weights + pool_offset(t, row, t->weights_row, t->weights_head), 0,
-               t->n_weights * sizeof(float));
+    for (size_t row = 0; row < t->n_rows; row++) {
+        if (t->weights)
+            pool_fill(0.0f, t->weights + pool_offset(t, row, t->weights_row, t->weights_head), t->n_weights);
+        if (t->scores)
+            pool_fill(-INFINITY, t->scores + pool_offset(t, row, t->scores_row, t->scores_head),
+                      t->n_weights);
+    }
     for (size_t j0 = r->lo - r->lo % ATTN_KEY_TILE; j0 < r->hi; j0 += ATTN_KEY_TILE) {
         const size_t j = attn_max(j0, r->lo), end = attn_min(j0 + ATTN_KEY_TILE, r->hi);
         const size_t base = j0 / ATTN_CHUNK * ATTN_CHUNK;
@@ -235,7 +253,10 @@ static void pool_weights(struct pool_block *b, const struct pool_range *r, const
         if (sight == SIGHT_NONE) continue;
         pool_keys_at(b, j, end);
         pool_scores(b, pool_seeing(b, SIGHT_ALL, j0), j0, j, end - j, hides, (float)(j0 - base), b->p);
-        for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+        for (size_t i = (j - j0) * b->lanes; !hides && i < (end - j0) * b->lanes; i += VF32_N)
+            v_store(b->p + i, v_max(lowest, v_load(b->p + i)));
+        if (t->scores) pool_show(b, j0, j, end, ATTN_LN2, t->scores, t->scores_row, t->scores_head);
+        for (size_t lane = 0; t->weights && lane < b->lanes; lane += VF32_N) {
             const vf32 m = v_load(st->m + lane), inv = v_load(st->l + lane);
             for (size_t i = j - j0; i < end - j0; i++) {
                 float *p = b->p + i * b->lanes + lane;
@@ -243,10 +264,7 @@ static void pool_weights(struct pool_block *b, const struct pool_range *r, const
                 v_store(p, hides ? v_select(v_lt(x, lowest), v_zero(), w) : w);
             }
         }
-        for (size_t row = 0; row < t->n_rows; row++) {
-            float *to = t->weights + pool_offset(t, row, t->weights_row, t->weights_head);
-            for (size_t i = j - j0; i < end - j0; i++) to[j0 + i] = b->p[i * b->lanes + row];
-        }
+        if (t->weights) pool_show(b, j0, j, end, 1.0f, t->weights, t->weights_row, t->weights_head);
     }
 }
 
@@ -326,7 +344,7 @@ static void pool_body(const struct attn_pool_task *t) {
         pool_merge(b.lanes, t->d_v, &all, &one);
     }
     pool_finish(t, b.lanes, &all);
-    if (t->weights) pool_weights(&b, &r, &all);
+    if (t->weights || t->scores) pool_weights(&b, &r, &all);
 }
 
 static void pool_merge_body(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {

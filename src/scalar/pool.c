@@ -116,11 +116,13 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
     for (size_t c = 0; c < t->d_v; c++) out[c] = any ? (float)(sum[c] * share) : 0.0f;
     if (t->lse) t->lse[query * t->lse_row + head * t->lse_head] = (float)lse;
     if (t->lse_sinks) t->lse_sinks[query * t->lse_sinks_row + head * t->lse_sinks_head] = (float)lse_sinks;
-    if (!t->weights) return;
-    float *weights = t->weights + query * t->weights_row + head * t->weights_head;
-    for (size_t j = 0; j < t->n_weights; j++) {
+    const ptrdiff_t weights = query * t->weights_row + head * t->weights_head,
+                    scores = query * t->scores_row + head * t->scores_head;
+    for (size_t j = 0; (t->weights || t->scores) && j < t->n_weights; j++) {
         const double s = any && j < to ? score(&row, j) : -INFINITY;
-        weights[j] = s == -INFINITY ? 0.0f : (float)(exp(s - max) * share);
+        if (t->weights)
+            t->weights[weights + (ptrdiff_t)j] = s == -INFINITY ? 0.0f : (float)(exp(s - max) * share);
+        if (t->scores) t->scores[scores + (ptrdiff_t)j] = (float)s;
     }
 }
 

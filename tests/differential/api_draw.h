@@ -21,6 +21,7 @@ static inline void api_draw(struct api_case *c, uint64_t stream) {
     c->fill = rng_chance(&r, 70) ? FILL_NORMAL : (enum fill)rng_below(&r, N_FILLS);
     c->layout = (unsigned)rng_below(&r, N_LAYOUTS);
     c->n_workers = 1 + rng_below(&r, 3);
+    c->scores = c->call == API_SDPA && rng_chance(&r, 20);
 }
 
 static inline void api_expect(const char *backend, const struct api_case *c) {

@@ -77,6 +77,7 @@ START_TEST(extremes) {
         const size_t *s = shapes[i % SHAPES_COUNT(shapes)];
         struct api_case c = draw(s[0], s[1], s[2], s[3], s[4], s[5], s[6], 40000 + i);
         c.weights = c.weights && s[3] * s[4] < 10000;
+        c.scores = c.scores && s[3] * s[4] < 10000;
         if (harness_takes(i, 5)) api_expect(b->name, &c);
     }
 }
@@ -95,7 +96,7 @@ START_TEST(heads_together) {
         if (s[1] * r[1] > API_HEADS_MAX || s[2] * r[0] > 12000) continue;
         c = draw(s[0], s[1] * r[1], s[1], r[0], s[2], s[3], s[4], 45000 + i);
         c.layout = LAYOUT_BNHD | (c.layout & LAYOUT_NEGATIVE);
-        c.weights = 0;
+        c.weights = c.scores = 0;
         if (harness_takes(i, 5)) api_expect(b->name, &c);
     }
 }
@@ -130,7 +131,7 @@ START_TEST(models) {
         struct api_case c =
             draw(s->batch, group * n_head_kv, n_head_kv, n_q, s->n_kv, s->p_k, s->p_v, 60000 + i);
         c.causal = s->causal ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE;
-        c.q_lengths = c.kv_lengths = c.weights = 0;
+        c.q_lengths = c.kv_lengths = c.weights = c.scores = 0;
         c.mask = API_MASK_NONE;
         if (harness_takes(i, 12)) api_expect(b->name, &c);
     }

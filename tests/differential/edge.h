@@ -22,6 +22,7 @@ static inline struct api_case plain(size_t batch, size_t n_q, size_t n_kv) {
                              .lse = 1,
                              .lse_sinks = 1,
                              .weights = 1,
+                             .scores = 1,
                              .stream = 7000 + n_q * 100 + n_kv};
 }
 
@@ -53,13 +54,15 @@ static inline void edge_close(struct edge *e) {
     api_case_free(e->d);
 }
 
-/* The row is 0, its weights too; its log-sum-exp is -inf, with the sink the sink. */
+/* The row is 0, its weights too; its scores are -inf; its log-sum-exp is -inf, with the sink the sink. */
 static inline void expect_nothing(const struct edge *e, size_t b, size_t i) {
     for (size_t h = 0; h < HEADS; h++) {
         const float *const sinks = e->d->scoring.sinks, want = sinks ? sinks[h] : -INFINITY;
         for (size_t j = 0; j < P_V; j++) ck_assert(grid_f32(&e->o.out, b, h, i)[j] == 0);
         for (size_t j = 0; e->c.weights && j < e->o.weights.size[3]; j++)
             ck_assert(grid_f32(&e->o.weights, b, h, i)[j] == 0);
+        for (size_t j = 0; e->c.scores && j < e->o.scores.size[3]; j++)
+            ck_assert(grid_f32(&e->o.scores, b, h, i)[j] == -INFINITY);
         ck_assert(*grid_f32(&e->o.lse, b, h, i) == -INFINITY);
         const float got = *grid_f32(&e->o.lse_sinks, b, h, i);
         ck_assert_msg(got == want, "%s: lse_sinks %a, the sink %a", harness_case_text(), (double)got,
@@ -67,14 +70,15 @@ static inline void expect_nothing(const struct edge *e, size_t b, size_t i) {
     }
 }
 
-/* The row sees these keys and no others: by its weights; without sinks they add up to 1. */
+/* The row sees these keys and no others: by its weights and scores; without sinks they add up to 1. */
 static inline void expect_keys(const struct edge *e, size_t b, size_t i, size_t from, size_t to) {
     for (size_t h = 0; h < HEADS; h++) {
-        const float *w = grid_f32(&e->o.weights, b, h, i);
+        const float *w = grid_f32(&e->o.weights, b, h, i), *s = grid_f32(&e->o.scores, b, h, i);
         double sum = 0;
         for (size_t j = 0; j < e->o.weights.size[3]; j++) {
             ck_assert_msg((w[j] != 0) == (from <= j && j < to), "%s: row %zu, key %zu, expected [%zu, %zu)",
                           harness_case_text(), i, j, from, to);
+            ck_assert((s[j] != -INFINITY) == (w[j] != 0));
             sum += (double)w[j];
         }
         if (!e->d->scoring.sinks) ck_assert(fabs(sum - 1) < 1e-5);

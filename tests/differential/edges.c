@@ -19,7 +19,7 @@ START_TEST(only_a_sink) {
         struct edge e = edge_open(backends[_i], 2, 3, sizes[s]);
         e.d->scoring.kv_lengths = none;
         e.d->scoring.sinks = some_sinks;
-        e.c.weights = s != 2; /* then in chunks, whose parts are merged */
+        e.c.weights = e.c.scores = s != 2; /* then in chunks, whose parts are merged */
         edge_run(&e);
         for (size_t i = 0; i < 3; i++) {
             expect_nothing(&e, 0, i);
@@ -149,6 +149,7 @@ START_TEST(prefix_before_a_window) {
             for (size_t c = 0; c < P_V; c++) grid_f32(&e.d->v, 0, h, j)[c] = NAN;
         }
     for (e.c.weights = 0; e.c.weights < 2; e.c.weights++) {
+        e.c.scores = e.c.weights;
         edge_run(&e);
         for (size_t i = 0; i < 4; i++)
             for (size_t h = 0; h < HEADS; h++) {
@@ -184,9 +185,38 @@ START_TEST(lowest_mask_is_uniform) {
             for (size_t i = 0; i < 5; i++) {
                 expect_keys(&e, 0, i, 0, n_kv);
                 expect_mean(&e, i, 0, n_kv);
+                const double end = (double)-FLT_MAX * M_LN2;
+                for (size_t j = 0; !f16 && j < n_kv; j++)
+                    ck_assert(fabs((double)grid_f32(&e.o.scores, 0, i % HEADS, i)[j] / end - 1) < 1e-6);
             }
             edge_close(&e);
         }
+}
+END_TEST
+
+/* A score that overflows downwards stays a visible key's; one that is hidden is not touched. */
+START_TEST(scores_stop_at_the_lowest) {
+    static const size_t window[2] = {SIZE_MAX, 0};
+    for (int hides = 0; hides < 2; hides++) {
+        struct edge e = edge_open(backends[_i], 1, 20, 40);
+        if (hides) e.d->scoring.window = window;
+        for (size_t h = 0; h < HEADS; h++)
+            for (size_t i = 0; i < 20; i++)
+                for (size_t c = 0; c < P; c++) grid_f32(&e.d->q, 0, h, i)[c] = 1e25f;
+        for (size_t h = 0; h < HEADS_KV; h++)
+            for (size_t j = 0; j < 40; j++)
+                for (size_t c = 0; c < P; c++) grid_f32(&e.d->k, 0, h, j)[c] = j % 3 ? 1e-25f : -1e25f;
+        edge_run(&e);
+        for (size_t i = 0; i < 20; i++)
+            for (size_t j = 0; j < 40; j++) {
+                const double got = (double)grid_f32(&e.o.scores, 0, 3, i)[j], end = (double)-FLT_MAX * M_LN2;
+                if (hides && j > i + 20) /* the last row stands on the last key */
+                    ck_assert(got == -INFINITY);
+                else
+                    ck_assert(j % 3 ? fabs(got - sqrt(P)) < 1e-5 : fabs(got / end - 1) < 1e-6);
+            }
+        edge_close(&e);
+    }
 }
 END_TEST
 
@@ -202,7 +232,7 @@ START_TEST(empty_sequences) {
         memcpy(e.d->starts[0], q_starts, sizeof q_starts);
         memcpy(e.d->starts[1], kv_starts, sizeof kv_starts);
         if (n == 0) { /* the harness takes that for no starts */
-            e.c.weights = 0;
+            e.c.weights = e.c.scores = 0;
             e.c.ragged = 0;
         }
         edge_run(&e);
@@ -237,6 +267,7 @@ int main(void) {
     tcase_add_loop_test(cases, prefix_beyond_the_keys, 0, n);
     tcase_add_loop_test(cases, prefix_before_a_window, 0, n);
     tcase_add_loop_test(cases, lowest_mask_is_uniform, 0, n);
+    tcase_add_loop_test(cases, scores_stop_at_the_lowest, 0, n);
     tcase_add_loop_test(cases, empty_sequences, 0, n);
     suite_add_tcase(suite, cases);
     return harness_main(suite);

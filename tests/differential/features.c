@@ -23,7 +23,7 @@ enum factor {
     HEADS,
     LSE,
     LSE_SINKS,
-    WEIGHTS,
+    LOOK, /* bit 0: at weights, bit 1: at scores */
     CALL,
     ROWS,
     KEYS,
@@ -70,7 +70,7 @@ static const unsigned levels[N_FACTORS] = {
     [HEADS] = SHAPES_COUNT(heads),
     [LSE] = 2,
     [LSE_SINKS] = 2,
-    [WEIGHTS] = 2,
+    [LOOK] = 4,
     [CALL] = SHAPES_COUNT(calls),
     [ROWS] = SHAPES_COUNT(rows),
     [KEYS] = SHAPES_COUNT(keys),
@@ -82,10 +82,11 @@ static const unsigned levels[N_FACTORS] = {
     [WORKERS] = 3,
 };
 
-/* A causal offset needs offsets, lengths of queries go without starts, lse_sinks is attn_sdpa's. */
+/* A causal offset needs offsets, lengths of queries go without starts, lse_sinks and scores are attn_sdpa's. */
 static int allows(size_t f, unsigned a, size_t g, unsigned b) {
     if (f == CAUSAL && g == OFFSETS) return a != ATTN_CAUSAL_OFFSET || b != API_OFFSETS_NONE;
     if (f == LENGTHS && g == RAGGED) return !(a & 1) || !ragged[b];
+    if (f == LOOK && g == CALL) return !(a & 2) || calls[b].call == API_SDPA;
     if (f == LSE_SINKS && g == CALL) return !a || calls[b].call == API_SDPA;
     return 1;
 }
@@ -147,7 +148,8 @@ static struct api_case case_of(const unsigned char *l, uint64_t stream) {
                          .mask_bits = mask_bits[l[MASK_BITS]],
                          .lse = l[LSE],
                          .lse_sinks = l[LSE_SINKS],
-                         .weights = l[WEIGHTS],
+                         .weights = l[LOOK] & 1,
+                         .scores = l[LOOK] >> 1,
                          .scale = l[SCALE] ? 0.7f : 0,
                          .spoiled = l[SPOILED] && rng_chance(&r, 30),
                          .fill = fills[l[FILL]],

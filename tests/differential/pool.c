@@ -41,6 +41,7 @@ static struct pool_case draw(const struct attn_backend *b, size_t n_rows, size_t
     c.shared_w = rng_chance(&r, 50);
     c.fill = rng_chance(&r, 60) ? FILL_NORMAL : (enum fill)rng_below(&r, N_FILLS);
     c.layout = (unsigned)rng_below(&r, N_LAYOUTS);
+    c.scores = !c.parts && rng_chance(&r, 25);
     return c;
 }
 
@@ -93,6 +94,7 @@ START_TEST(chunks) {
                                           30000 + n_kv * 10 + i);
                 c.parts = b->splits && i >= SHAPES_COUNT(rows);
                 c.weights = c.weights && !c.parts;
+                c.scores = c.scores && !c.parts;
                 if (harness_takes(n_kv + i, 23)) check(b, &c);
             }
 }

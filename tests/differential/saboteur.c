@@ -49,6 +49,7 @@ static int slots_catch(const struct attn_backend *b) {
                               .layout = i / 8 % 4 == 3 ? LAYOUT_FAR : (unsigned)(i / 8 % 4),
                               .stream = i};
         c.weights = !c.parts && i / 16 % 2;
+        c.scores = !c.parts && i / 24 % 2;
         pool_case_check(b, &c, &v);
     }
     for (uint64_t i = 0; i < 8 && v.ok; i++) { /* the order of what shapes a score */
@@ -125,6 +126,7 @@ static int calls_catch(const struct attn_backend *b) {
                              .layout = (unsigned)(i / 4 % 3),
                              .stream = i};
         c.weights = i / 16 != 0;
+        c.scores = c.call == API_SDPA && i / 16;
         c.a_q = api_is_additive(&c) && i % 3;
         c.a_k = api_is_additive(&c) && i % 5;
         api_case_check(honest->name, &c, &v);

@@ -188,6 +188,12 @@ static void pool_gives_lse_in_base_2(const struct attn_pool_task *t) {
     if (t->lse) t->lse[at(t, 0, t->lse_row, t->lse_head)] *= 1.44269504f;
 }
 
+static void pool_gives_scores_in_base_2(const struct attn_pool_task *t) {
+    honest->pool(t);
+    for (size_t j = 0; t->scores && j < t->n_weights; j++)
+        t->scores[at(t, 0, t->scores_row, t->scores_head) + (ptrdiff_t)j] *= 1.44269504f;
+}
+
 static void pool_leaves_hidden_weights(const struct attn_pool_task *t) {
     struct attn_pool_task less = *t;
     less.n_weights = last_key(t);
@@ -401,6 +407,7 @@ const struct saboteur saboteurs[] = {
     POOL(pool_writes_past_scratch, 1, 0),
     POOL(pool_is_inexact, 0, 0),
     POOL(pool_gives_lse_in_base_2, 0, 1),
+    POOL(pool_gives_scores_in_base_2, 0, 1),
     POOL(pool_leaves_hidden_weights, 0, 1),
     POOL(pool_sees_one_key_before, 0, 1),
     POOL(pool_ignores_prefix, 0, 1),

@@ -34,6 +34,7 @@ static struct api_case make_case(enum api_call call, size_t shape, uint64_t stre
                          .c = 6,
                          .lse = 1,
                          .weights = s[2] * s[3] < 5000,
+                         .scores = call == API_SDPA && s[2] * s[3] < 5000,
                          .n_workers = 1 + stream % 2,
                          .stream = stream};
     struct rng r = rng_make(test_seed(), ~stream);
@@ -106,11 +107,14 @@ static void compare(const struct api_case *c, const struct api_data *d, const st
                 if (!sees(c, d, s, b, h, i)) {
                     if (!same(&clean->out, &dirty->out, b, h, i) ||
                         !same(&clean->lse, &dirty->lse, b, h, i) ||
-                        (c->weights && !same(&clean->weights, &dirty->weights, b, h, i)))
+                        (c->weights && !same(&clean->weights, &dirty->weights, b, h, i)) ||
+                        (c->scores && !same(&clean->scores, &dirty->scores, b, h, i)))
                         verdict_fail(v, "row %zu %zu %zu does not see the spot, and changed", b, h, i);
                 } else if (s->where == IN_VALUE) {
-                    if (!isnan(out[s->column]) || !same(&clean->lse, &dirty->lse, b, h, i))
-                        verdict_fail(v, "row %zu %zu %zu: value %a, lse changed?", b, h, i, out[s->column]);
+                    if (!isnan(out[s->column]) || !same(&clean->lse, &dirty->lse, b, h, i) ||
+                        (c->scores && !same(&clean->scores, &dirty->scores, b, h, i)))
+                        verdict_fail(v, "row %zu %zu %zu: value %a, lse or scores changed?", b, h, i,
+                                     out[s->column]);
                 } else if (!all_nan(out, c->p_v) || !isnan(*lse)) {
                     verdict_fail(v, "row %zu %zu %zu is not NaN: %a, lse %a", b, h, i, *out, *lse);
                 }
@@ -229,6 +233,8 @@ START_TEST(nothing_visible) {
                     ck_assert(*grid_f32(&o.lse, b, h, row) == -INFINITY);
                     for (size_t j = 0; c.weights && j < c.n_kv; j++)
                         ck_assert(grid_f32(&o.weights, b, h, row)[j] == 0);
+                    for (size_t j = 0; c.scores && j < c.n_kv; j++)
+                        ck_assert(grid_f32(&o.scores, b, h, row)[j] == -INFINITY);
                 }
         api_outputs_free(&o);
         attn_context_destroy(context);

@@ -15,7 +15,8 @@ attn_context *default_context(void) {
 }
 
 static int is_output(int tensor) {
-    return tensor == T_OUT || tensor == T_LSE || tensor == T_WEIGHTS || tensor == T_LSE_SINKS;
+    return tensor == T_OUT || tensor == T_LSE || tensor == T_WEIGHTS || tensor == T_LSE_SINKS ||
+           tensor == T_SCORES;
 }
 
 attn_packed *fixture_matrix(struct fixture *f, size_t n, size_t k) {
@@ -111,6 +112,7 @@ void fixture_open(struct fixture *f, enum api api, attn_context *context) {
     set_tensor(f, T_LSE, BATCH, heads, N_Q, 1);
     set_tensor(f, T_WEIGHTS, BATCH, heads, N_Q, N_KV);
     if (api == API_SDPA) set_tensor(f, T_LSE_SINKS, BATCH, heads, N_Q, 1);
+    if (api == API_SDPA) set_tensor(f, T_SCORES, BATCH, heads, N_Q, N_KV);
     set_tensor(f, T_MASK, BATCH, N_HEAD, N_Q, N_KV);
     for (int i = 0; i < BATCH; i++) {
         f->q_lengths[i] = N_Q;
@@ -125,7 +127,7 @@ void fixture_ragged(struct fixture *f) {
     memcpy(f->starts, starts, sizeof starts);
     for (int i = 0; i < T_MASK; i++) f->tensor[i].size[0] = 1;
     f->argument[T_MASK] = NULL;
-    f->tensor[T_WEIGHTS].size[3] = 2; /* both longest sequences have 2 */
+    f->tensor[T_WEIGHTS].size[3] = f->tensor[T_SCORES].size[3] = 2; /* both longest sequences have 2 */
     f->scoring.q_lengths = f->scoring.kv_lengths = NULL;
     f->scoring.offsets = NULL;
     f->scoring.prefixes = NULL;
@@ -160,7 +162,8 @@ static attn_status run(struct fixture *f, int query, size_t *bytes) {
                            .scoring = f->scoring_argument,
                            .lse = t[T_LSE],
                            .weights = t[T_WEIGHTS],
-                           .lse_sinks = t[T_LSE_SINKS]};
+                           .lse_sinks = t[T_LSE_SINKS],
+                           .scores = t[T_SCORES]};
     attn_additive_args additive = {.size = f->args_size,
                                    .q = t[T_Q],
                                    .k = t[T_K],
@@ -207,7 +210,8 @@ attn_status fixture_call(struct fixture *f) { return run(f, 0, NULL); }
 attn_status fixture_query(struct fixture *f, size_t *bytes) { return run(f, 1, bytes); }
 
 const char *fixture_name(enum api api, enum tensor tensor) {
-    static const char *const names[] = {"q", "k", "v", "out", "lse", "weights", "lse_sinks", "mask", "w"};
+    static const char *const names[] = {"q",       "k",         "v",      "out",  "lse",
+                                        "weights", "lse_sinks", "scores", "mask", "w"};
     if (tensor == T_WEIGHTS && api != API_SDPA && api != API_ADDITIVE) return "attention";
     if (tensor == T_W && api != API_ADDITIVE) return "w_a";
     return names[tensor];

@@ -25,8 +25,9 @@ enum {
     P_O = 9
 };
 
-/* The tensors that every pooling function has; W is `w` of attn_additive and `w_a` of a layer, LSE_SINKS attn_sdpa's. */
-enum tensor { T_Q, T_K, T_V, T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS, T_MASK, T_W, N_TENSORS };
+/* The tensors that every pooling function has; W is `w` of attn_additive and `w_a` of a layer, LSE_SINKS and SCORES
+ * attn_sdpa's. */
+enum tensor { T_Q, T_K, T_V, T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS, T_SCORES, T_MASK, T_W, N_TENSORS };
 
 enum { FIXTURE_FLOATS = 1024, FIXTURE_MATRICES = 12 };
 

@@ -172,6 +172,7 @@ START_TEST(unknown_members) {
     memset(f.memory[T_LSE], 0xa5, FIXTURE_FLOATS * sizeof(float));
     memset(f.memory[T_WEIGHTS], 0xa5, FIXTURE_FLOATS * sizeof(float));
     memset(f.memory[T_LSE_SINKS], 0xa5, FIXTURE_FLOATS * sizeof(float));
+    memset(f.memory[T_SCORES], 0xa5, FIXTURE_FLOATS * sizeof(float));
     grown.later = 1;
     must_fail(&f, "unknown member", ATTN_ERROR_ARGUMENT, "scoring", 1);
     fixture_close(&f);
@@ -189,7 +190,7 @@ START_TEST(short_structs) {
                       : api == API_ADDITIVE ? offsetof(attn_additive_args, scoring)
                                             : offsetof(attn_head_args, scoring);
         f.tensor[T_MASK].dtype = f.tensor[T_LSE].dtype = f.tensor[T_WEIGHTS].dtype = (attn_dtype)99;
-        f.tensor[T_LSE_SINKS].dtype = (attn_dtype)99;
+        f.tensor[T_LSE_SINKS].dtype = f.tensor[T_SCORES].dtype = (attn_dtype)99;
         ck_assert_msg(fixture_call(&f) == ATTN_OK, "%s: %s", api_name((enum api)api),
                       attn_context_error(context));
         fixture_close(&f);
@@ -236,15 +237,15 @@ static void no_batch(struct fixture *f) {
 }
 static void no_rows(struct fixture *f) {
     f->tensor[T_Q].size[2] = f->tensor[T_OUT].size[2] = f->tensor[T_LSE].size[2] = 0;
-    f->tensor[T_LSE_SINKS].size[2] = 0;
+    f->tensor[T_LSE_SINKS].size[2] = f->tensor[T_SCORES].size[2] = 0;
     f->tensor[T_WEIGHTS].size[2] = f->tensor[T_MASK].size[2] = 0;
     f->q_lengths[0] = f->q_lengths[1] = 0;
     f->tensor[T_Q].data = f->tensor[T_OUT].data = f->tensor[T_LSE].data = f->tensor[T_WEIGHTS].data = NULL;
-    f->tensor[T_LSE_SINKS].data = NULL;
+    f->tensor[T_LSE_SINKS].data = f->tensor[T_SCORES].data = NULL;
 }
 static void no_keys(struct fixture *f) {
     f->tensor[T_K].size[2] = f->tensor[T_V].size[2] = f->tensor[T_WEIGHTS].size[3] = 0;
-    f->tensor[T_MASK].size[3] = 0;
+    f->tensor[T_MASK].size[3] = f->tensor[T_SCORES].size[3] = 0;
     f->kv_lengths[0] = f->kv_lengths[1] = 0;
     f->tensor[T_K].data = f->tensor[T_V].data = f->tensor[T_MASK].data = NULL;
 }
@@ -262,7 +263,8 @@ static void small_mask(struct fixture *f) {
 }
 static void no_optionals(struct fixture *f) {
     f->scoring_argument = NULL;
-    f->argument[T_LSE] = f->argument[T_WEIGHTS] = f->argument[T_LSE_SINKS] = f->argument[T_MASK] = NULL;
+    f->argument[T_LSE] = f->argument[T_WEIGHTS] = f->argument[T_LSE_SINKS] = f->argument[T_SCORES] =
+        f->argument[T_MASK] = NULL;
 }
 static void stride_of_one_column(struct fixture *f) { f->tensor[T_LSE].stride[3] = 3; }
 

@@ -179,7 +179,7 @@ static const struct array {
 
 /* The array's last float is the output's first. */
 START_TEST(overlap) {
-    static const enum tensor outputs[] = {T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS};
+    static const enum tensor outputs[] = {T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS, T_SCORES};
     const struct array *a = &arrays[_i];
     attn_context *context = default_context();
     for (int api = 0; api < N_APIS; api++)
@@ -232,7 +232,7 @@ static void no_sequence(struct fixture *f) {
     fixture_ragged(f);
     f->scoring.n_sequences = 0;
     f->starts[0][0] = f->starts[1][0] = 0;
-    f->tensor[T_WEIGHTS].size[3] = 0;
+    f->tensor[T_WEIGHTS].size[3] = f->tensor[T_SCORES].size[3] = 0;
 }
 static void rows_behind(struct fixture *f) {
     fixture_ragged(f);

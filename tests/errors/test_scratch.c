@@ -9,14 +9,14 @@ enum { MANY_ROWS = 100000, LANES = 16 /* rows of a partial result are rounded up
 
 static const size_t chunk_counts[] = {1, 2, 3, 4, 16, 489, 10000};
 
-/* Scratch of the fixture's call with so many queries and keys, default scoring, no weights. */
+/* Scratch of the fixture's call with so many queries and keys, default scoring, no weights, no scores. */
 static size_t scratch_of(struct fixture *f, size_t n_q, size_t n_kv) {
     size_t bytes = 0;
     f->scoring_argument = NULL;
-    f->argument[T_WEIGHTS] = NULL;
+    f->argument[T_WEIGHTS] = f->argument[T_SCORES] = NULL;
     for (int i = 0; i < N_TENSORS; i++) {
         attn_tensor *t = &f->tensor[i];
-        if (i == T_MASK || i == T_W || i == T_WEIGHTS) continue;
+        if (i == T_MASK || i == T_W || i == T_WEIGHTS || i == T_SCORES) continue;
         t->size[2] = i == T_K || i == T_V ? n_kv : n_q;
         t->stride[1] = (ptrdiff_t)t->size[2] * t->stride[2];
         t->stride[0] = (ptrdiff_t)t->size[1] * t->stride[1];

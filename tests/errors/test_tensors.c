@@ -32,6 +32,7 @@ static const struct tensor_error {
     {ALL, T_WEIGHTS, DATA, 0, ATTN_ERROR_ARGUMENT},
     {ALL, T_MASK, DATA, 0, ATTN_ERROR_ARGUMENT},
     {SDPA, T_LSE_SINKS, DATA, 0, ATTN_ERROR_ARGUMENT},
+    {SDPA, T_SCORES, DATA, 0, ATTN_ERROR_ARGUMENT},
     {HAVE_W, T_W, DATA, 0, ATTN_ERROR_ARGUMENT},
     {ALL, T_Q, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {ALL, T_K, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
@@ -40,6 +41,8 @@ static const struct tensor_error {
     {ALL, T_LSE, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {ALL, T_WEIGHTS, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
     {SDPA, T_LSE_SINKS, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
+    {SDPA, T_SCORES, DTYPE, ATTN_BOOL, ATTN_ERROR_DTYPE},
+    {SDPA, T_SCORES, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
     {ALL, T_Q, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
     {ALL, T_K, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
     {ALL, T_V, DTYPE, ATTN_F16, ATTN_ERROR_DTYPE},
@@ -58,6 +61,7 @@ static const struct tensor_error {
     {ALL, T_LSE, ADDRESS, 1, ATTN_ERROR_STRIDE},
     {ALL, T_WEIGHTS, ADDRESS, 1, ATTN_ERROR_STRIDE},
     {SDPA, T_LSE_SINKS, ADDRESS, 2, ATTN_ERROR_STRIDE},
+    {SDPA, T_SCORES, ADDRESS, 1, ATTN_ERROR_STRIDE},
     {ALL, T_MASK, ADDRESS, 2, ATTN_ERROR_STRIDE},
     {HAVE_W, T_W, ADDRESS, 2, ATTN_ERROR_STRIDE},
     {ALL, T_Q, STRIDE0, 258, ATTN_ERROR_STRIDE},
@@ -76,6 +80,8 @@ static const struct tensor_error {
     {SDPA | ADDITIVE, T_OUT, STRIDE1, 4, ATTN_ERROR_STRIDE},
     {ALL, T_LSE, STRIDE2, 0, ATTN_ERROR_STRIDE},
     {SDPA, T_LSE_SINKS, STRIDE2, 0, ATTN_ERROR_STRIDE},
+    {SDPA, T_SCORES, STRIDE2, 4, ATTN_ERROR_STRIDE},
+    {SDPA, T_SCORES, STRIDE3, 8, ATTN_ERROR_STRIDE},
     {ALL, T_WEIGHTS, STRIDE2, 4, ATTN_ERROR_STRIDE},
     /* sizes */
     {ALL, T_Q, SIZE3, 0, ATTN_ERROR_SHAPE},
@@ -104,6 +110,10 @@ static const struct tensor_error {
     {SDPA, T_LSE_SINKS, SIZE1, 1, ATTN_ERROR_SHAPE},
     {SDPA, T_LSE_SINKS, SIZE2, 2, ATTN_ERROR_SHAPE},
     {SDPA, T_LSE_SINKS, SIZE3, 0, ATTN_ERROR_SHAPE},
+    {SDPA, T_SCORES, SIZE0, 1, ATTN_ERROR_SHAPE},
+    {SDPA, T_SCORES, SIZE1, 1, ATTN_ERROR_SHAPE},
+    {SDPA, T_SCORES, SIZE2, 2, ATTN_ERROR_SHAPE},
+    {SDPA, T_SCORES, SIZE3, 4, ATTN_ERROR_SHAPE},
     {ALL, T_WEIGHTS, SIZE3, 4, ATTN_ERROR_SHAPE},
     {SDPA, T_K, SIZE3, 3, ATTN_ERROR_SHAPE},   /* p_k */
     {LAYERS, T_Q, SIZE3, 5, ATTN_ERROR_SHAPE}, /* d_q, d_k, d_v */
@@ -171,7 +181,7 @@ END_TEST
 /* ---- Overlap ---------------------------------------------------------------------------------------- */
 
 START_TEST(overlap) {
-    const enum tensor outputs[] = {T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS};
+    const enum tensor outputs[] = {T_OUT, T_LSE, T_WEIGHTS, T_LSE_SINKS, T_SCORES};
     const enum tensor output = outputs[_i];
     attn_context *context = default_context();
     for (int api = 0; api < N_APIS; api++)
@@ -229,7 +239,7 @@ void add_tensor_tests(Suite *suite) {
     TCase *t = tcase_create("tensors");
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, tensors, 0, (int)(sizeof tensor_errors / sizeof *tensor_errors));
-    tcase_add_loop_test(t, overlap, 0, 4);
+    tcase_add_loop_test(t, overlap, 0, 5);
     tcase_add_test(t, overlap_with_weights);
     suite_add_tcase(suite, t);
 }

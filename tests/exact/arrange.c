@@ -74,7 +74,7 @@ static void isolate(const struct api_case *c, const struct api_data *d, size_t s
     one->q_lengths = 0;
     one->n_q = n;
     one->n_kv = n_kv;
-    one->weights = 0; /* not compared; without them the keys may be cut in chunks */
+    one->weights = one->scores = 0; /* not compared; without them the keys may be cut in chunks */
     one->causal = c->causal == ATTN_CAUSAL_NONE ? ATTN_CAUSAL_NONE : ATTN_CAUSAL_OFFSET;
     one->offsets = API_OFFSETS_NEAR;
     to->offsets[0] = (ptrdiff_t)api_case_place(c, d, b, q0 + row).position;

@@ -99,6 +99,7 @@ START_TEST(windows) {
                                    .causal = i % 3 ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE,
                                    .window = i % 3 ? API_WINDOW_LEFT : API_WINDOW_NONE,
                                    .weights = i % 7 == 3,
+                                   .scores = i % 5 == 3,
                                    .lse = 1,
                                    .n_workers = 1,
                                    .stream = 770000 + i};

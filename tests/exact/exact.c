@@ -25,7 +25,8 @@ uint64_t exact_hash(const struct api_case *c, const struct api_outputs *o) {
     uint64_t hash = hash_grid(EXACT_HASH_START, &o->out);
     hash = c->lse ? hash_grid(hash, &o->lse) : hash;
     hash = c->weights ? hash_grid(hash, &o->weights) : hash;
-    return c->lse_sinks ? hash_grid(hash, &o->lse_sinks) : hash;
+    hash = c->lse_sinks ? hash_grid(hash, &o->lse_sinks) : hash;
+    return c->scores ? hash_grid(hash, &o->scores) : hash;
 }
 
 struct exact_part exact_whole(const struct api_case *c) {
@@ -84,7 +85,9 @@ void exact_check_part(const struct exact_run *e, const struct exact_part *p, con
                 if ((h < n_head &&
                      !same_row(&all->out, p->batch + b, p->head + h, p->row + i, &o.out, b, h, i)) ||
                     (h < n_lse && c.lse &&
-                     !same_row(&all->lse, p->batch + b, p->head + h, p->row + i, &o.lse, b, h, i)))
+                     !same_row(&all->lse, p->batch + b, p->head + h, p->row + i, &o.lse, b, h, i)) ||
+                    (c.scores &&
+                     !same_row(&all->scores, p->batch + b, p->head + h, p->row + i, &o.scores, b, h, i)))
                     verdict_fail(v,
                                  "sequence %zu head %zu row %zu: other bits alone (%zu + %zu heads, %zu + "
                                  "%zu rows, %zu keys)",

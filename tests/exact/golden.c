@@ -13,7 +13,8 @@
 
 #define N_LINEAR 6
 #define N_PLAIN (4 * EXACT_CASES)
-#define N_GOLDEN (N_LINEAR + N_PLAIN + 4 * EXACT_FEATURES)
+#define N_FEATURES (4 * EXACT_FEATURES)
+#define N_GOLDEN (N_LINEAR + N_PLAIN + N_FEATURES + EXACT_FEATURES) /* the last: attn_sdpa's scores */
 
 static const struct attn_backend *backends[4];
 
@@ -55,16 +56,21 @@ static uint64_t linear_hash(const char *backend, size_t i, char *name, size_t by
 static uint64_t golden_hash(const char *backend, size_t i, char *name, size_t bytes) {
     static const char *const calls[] = {"sdpa", "additive", "head", "multihead"};
     if (i < N_LINEAR) return linear_hash(backend, i, name, bytes);
-    const int features = i >= N_LINEAR + N_PLAIN;
-    const size_t at = i - N_LINEAR - (features ? N_PLAIN : 0), call = at % 4, shape = at / 4;
+    const int features = i >= N_LINEAR + N_PLAIN, scores = i >= N_LINEAR + N_PLAIN + N_FEATURES;
+    const size_t at = i - N_LINEAR - (features ? N_PLAIN : 0) - (scores ? N_FEATURES : 0);
+    const size_t call = scores ? API_SDPA : at % 4, shape = scores ? at : at / 4;
     struct api_case c =
         features ? exact_features(shape, (enum api_call)call) : exact_case(shape, (enum api_call)call);
     struct verdict v = {.ok = 1};
     c.n_q = c.n_kv > 1000 && c.n_q > 35 ? 35 : c.n_q; /* for emulators */
-    c.weights = c.n_q * c.n_kv < 5000;
+    c.weights = !scores && c.n_q * c.n_kv < 5000;
+    c.scores = scores;
     c.fill = features ? FILL_NORMAL : shape == 3 ? FILL_WIDE : shape == 9 ? FILL_INTEGER : FILL_NORMAL;
-    snprintf(name, bytes, "%s_%s%zu_%zu_of_%zu", calls[call], features ? "features_" : "", shape, c.n_q,
-             c.n_kv);
+    snprintf(name, bytes, "%s_%s%zu_%zu_of_%zu", calls[call],
+             scores     ? "scores_"
+             : features ? "features_"
+                        : "",
+             shape, c.n_q, c.n_kv);
     struct api_data *d = api_case_make(&c);
     attn_context *context = harness_context(backend, 1);
     api_case_pack(context, &c, d);

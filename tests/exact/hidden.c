@@ -82,6 +82,7 @@ static void check_row(const char *backend, const struct api_case *c, const struc
     same("lse", &all->lse, &o.lse, b, i);
     if (c->lse_sinks) same("lse_sinks", &all->lse_sinks, &o.lse_sinks, b, i);
     if (c->weights) same("weights", &all->weights, &o.weights, b, i);
+    if (c->scores) same("scores", &all->scores, &o.scores, b, i);
     api_outputs_free(&o);
     attn_context_destroy(context);
     api_case_free(d);
@@ -109,6 +110,7 @@ START_TEST(hidden_is_nan) {
         for (int call = API_SDPA; call <= API_MULTIHEAD; call++) {
             struct api_case c = exact_features(i, (enum api_call)call);
             c.weights = i % 2 && c.n_q * c.n_kv * c.n_head < 200000;
+            c.scores = c.weights && call == API_SDPA;
             if (harness_takes(i + (size_t)call, 9)) check(backends[_i]->name, &c);
         }
 }

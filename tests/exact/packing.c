@@ -129,16 +129,22 @@ static void check_threads(const struct exact_run *e, const struct api_outputs *a
 START_TEST(threads) { each(backends[_i]->name, 4, check_threads); }
 END_TEST
 
-/* Where the weights are asked for the keys are not cut in chunks, nor are heads taken together. */
-static void check_weights(const struct exact_run *e, const struct api_outputs *all) {
+/* Where the weights or scores are asked for the keys are not cut in chunks, nor are heads taken together. */
+static void check_looking(const struct exact_run *e, const struct api_outputs *all, int weights, int scores) {
     struct api_case c = e->c;
-    c.weights = 1;
+    c.weights = weights;
+    c.scores = scores;
     if (c.n_q * c.n_kv * c.n_head > 2000000) return;
     struct api_outputs o = run(e, &c, e->d);
-    c.weights = 0;
-    ck_assert_msg(exact_hash(&c, &o) == exact_hash(&c, all), "%s: other bits with weights",
-                  harness_case_text());
+    c.weights = c.scores = 0;
+    ck_assert_msg(exact_hash(&c, &o) == exact_hash(&c, all), "%s: other bits with weights %d scores %d",
+                  harness_case_text(), weights, scores);
     api_outputs_free(&o);
+}
+
+static void check_weights(const struct exact_run *e, const struct api_outputs *all) {
+    check_looking(e, all, 1, 0);
+    if (e->c.call == API_SDPA) check_looking(e, all, 0, 1);
 }
 
 START_TEST(with_weights) { each(backends[_i]->name, 5, check_weights); }

@@ -82,6 +82,24 @@ START_TEST(queries_in_pieces) {
 }
 END_TEST
 
+/* A row's scores too. */
+START_TEST(scores_one_by_one) {
+    for (size_t i = 0; i < EXACT_CASES; i++) {
+        struct api_case c = cuttable(i, API_SDPA);
+        c.scores = 1;
+        if (!harness_takes(i, 3)) continue;
+        struct exact_run e = start(backends[_i]->name, &c);
+        struct api_outputs all = run_all(&e);
+        for (size_t row = 0; row < c.n_q; row += c.n_q < 20 ? 1 : 11) {
+            const struct exact_part p = rows_of(&c, row, row + 1);
+            check_parts(&e, &p, 1, &all);
+        }
+        api_outputs_free(&all);
+        finish(&e);
+    }
+}
+END_TEST
+
 START_TEST(sequences_alone) {
     for (size_t i = 0; i < EXACT_CASES; i++)
         for (int call = API_SDPA; call <= API_MULTIHEAD; call++) {
@@ -236,6 +254,7 @@ int main(void) {
     TCase *cases = tcase_create("cuts");
     tcase_set_timeout(cases, 600);
     tcase_add_loop_test(cases, queries_in_pieces, 0, n);
+    tcase_add_loop_test(cases, scores_one_by_one, 0, n);
     tcase_add_loop_test(cases, sequences_alone, 0, n);
     tcase_add_loop_test(cases, heads_alone, 0, n);
     tcase_add_loop_test(cases, split_and_whole, 0, n);

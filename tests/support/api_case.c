@@ -20,13 +20,13 @@ void api_case_announce(const char *backend, const struct api_case *c) {
         "%s %s batch %zu heads %zu/%zu n_q %zu n_kv %zu d %zu %zu %zu p %zu %zu %zu o %zu pooling "
         "%d c %zu a %d %d "
         "bias %d self %d one_kv %d head %zu causal %d lengths %d %d ragged %zu offsets %d window %d "
-        "prefixes %d documents %d alibi %d cap %g sinks %d mask %d bits %u scale %g lse %d %d weights %d "
+        "prefixes %d documents %d alibi %d cap %g sinks %d mask %d bits %u scale %g lse %d %d weights %d %d "
         "spoiled %d fill %d layout %u workers %zu stream %llu",
         backend, names[c->call], c->batch, c->n_head, c->n_head_kv, c->n_q, c->n_kv, c->d_q, c->d_k, c->d_v,
         c->p_q, c->p_k, c->p_v, c->p_o, c->pooling, c->c, c->a_q, c->a_k, c->bias, c->self, c->one_kv,
         c->head, c->causal, c->q_lengths, c->kv_lengths, c->ragged, c->offsets, c->window, c->prefixes,
         c->documents, c->alibi, (double)c->soft_cap, c->sinks, c->mask, c->mask_bits, (double)c->scale,
-        c->lse, c->lse_sinks, c->weights, c->spoiled, c->fill, c->layout, c->n_workers,
+        c->lse, c->lse_sinks, c->weights, c->scores, c->spoiled, c->fill, c->layout, c->n_workers,
         (unsigned long long)c->stream);
 }
 

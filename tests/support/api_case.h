@@ -42,10 +42,10 @@ struct api_case {
     enum api_sinks sinks;
     int q_lengths, kv_lengths;
     enum api_mask mask;
-    unsigned mask_bits; /* bit d: not broadcast in dimension d */
-    float scale;        /* 0: the default */
-    int lse, weights, lse_sinks;
-    int spoiled; /* NaN here and there, +inf in a f32 mask; visible or not */
+    unsigned mask_bits;                  /* bit d: not broadcast in dimension d */
+    float scale;                         /* 0: the default */
+    int lse, weights, lse_sinks, scores; /* the last two: attn_sdpa's */
+    int spoiled;                         /* NaN here and there, +inf in a f32 mask; visible or not */
     enum fill fill;
     unsigned layout;
     size_t n_workers;
@@ -80,8 +80,8 @@ struct api_data {
 };
 
 struct api_outputs {
-    struct grid out, lse, weights, lse_sinks;
-    size_t n_head; /* of lse, weights and lse_sinks */
+    struct grid out, lse, weights, lse_sinks, scores;
+    size_t n_head; /* of all but out */
 };
 
 int api_has_heads(const struct api_case *c); /* attn_head or attn_multihead */
@@ -131,10 +131,10 @@ void api_outputs_free(struct api_outputs *o);
 size_t api_case_scratch(attn_context *context, const struct api_case *c, const struct api_data *d);
 
 /* The textbook's results, contiguous: out [batch, head, n_q, p] with what attn_head and attn_multihead give,
- * lse, weights (of the longest sequence's keys), lse_sinks; one allocation at .out. */
+ * lse, weights (of the longest sequence's keys), lse_sinks, scores; one allocation at .out. */
 struct api_answers {
-    double *out, *lse, *weights, *lse_sinks;
-    size_t n_out, n_lse, n_weights;
+    double *out, *lse, *weights, *lse_sinks, *scores;
+    size_t n_out, n_lse, n_weights; /* n_weights: scores too */
 };
 struct api_answers api_case_answers(const struct api_case *c, const struct api_data *d);
 

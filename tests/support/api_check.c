@@ -24,7 +24,7 @@ static void pack(attn_context *context, struct api_matrix *m) {
 
 /* All kinds of arguments for one call; the tensors of the outputs. */
 struct call {
-    attn_tensor out, lse, weights, lse_sinks;
+    attn_tensor out, lse, weights, lse_sinks, scores;
     const attn_packed *a_q[API_HEADS_MAX], *a_k[API_HEADS_MAX];
     attn_weights model;
     attn_sdpa_args sdpa;
@@ -44,6 +44,7 @@ static struct call *new_call(const struct api_case *c, const struct api_data *d,
     l->lse = grid_tensor(&o->lse);
     l->weights = grid_tensor(&o->weights);
     l->lse_sinks = grid_tensor(&o->lse_sinks);
+    l->scores = grid_tensor(&o->scores);
     const attn_tensor *lse = c->lse ? &l->lse : NULL, *weights = c->weights ? &l->weights : NULL;
     const attn_tensor *lse_sinks = c->lse_sinks ? &l->lse_sinks : NULL;
     l->sdpa = (attn_sdpa_args){.size = sizeof l->sdpa,
@@ -56,7 +57,8 @@ static struct call *new_call(const struct api_case *c, const struct api_data *d,
                                .weights = weights,
                                .lse_sinks = lse_sinks,
                                .kv = d->kv,
-                               .kv_sequences = d->kv_sequences};
+                               .kv_sequences = d->kv_sequences,
+                               .scores = c->scores ? &l->scores : NULL};
     l->additive = (attn_additive_args){.size = sizeof l->additive,
                                        .q = &d->t_q,
                                        .k = &d->t_k,
@@ -117,14 +119,14 @@ static struct api_outputs make_outputs(const struct api_case *c, const struct ap
     struct rng r = rng_make(test_seed(), c->stream ^ 0x5555);
     const size_t n_head = c->call == API_HEAD ? 1 : c->n_head;
     const int joined = c->call == API_MULTIHEAD;
+    const size_t keys = api_case_longest(c, d, 1);
     const size_t width = !joined ? c->p_v : c->p_o ? c->p_o : c->n_head * c->p_v;
     return (struct api_outputs){
         .out = grid_make(&r, 4, (size_t[4]){c->batch, joined ? 1 : n_head, c->n_q, width}, c->layout),
         .lse = grid_make(&r, 4, (size_t[4]){c->batch, n_head, c->n_q, 1}, c->layout),
-        .weights = grid_make(
-            &r, 4, (size_t[4]){c->weights ? c->batch : 0, n_head, c->n_q, api_case_longest(c, d, 1)},
-            c->layout),
+        .weights = grid_make(&r, 4, (size_t[4]){c->weights ? c->batch : 0, n_head, c->n_q, keys}, c->layout),
         .lse_sinks = grid_make(&r, 4, (size_t[4]){c->batch, n_head, c->n_q, 1}, c->layout),
+        .scores = grid_make(&r, 4, (size_t[4]){c->scores ? c->batch : 0, n_head, c->n_q, keys}, c->layout),
         .n_head = n_head};
 }
 
@@ -133,6 +135,7 @@ void api_outputs_free(struct api_outputs *o) {
     grid_free(&o->lse);
     grid_free(&o->weights);
     grid_free(&o->lse_sinks);
+    grid_free(&o->scores);
 }
 
 void api_case_pack(attn_context *context, const struct api_case *c, struct api_data *d) {
@@ -191,6 +194,7 @@ struct api_outputs api_case_run(attn_context *context, const struct api_case *c,
     if (c->lse) check_grid("lse", &o.lse, v);
     if (c->weights) check_grid("weights", &o.weights, v);
     if (c->lse_sinks) check_grid("lse_sinks", &o.lse_sinks, v);
+    if (c->scores) check_grid("scores", &o.scores, v);
     return o;
 }
 
@@ -247,21 +251,23 @@ void api_case_check(const char *backend, const struct api_case *c, struct verdic
     if (!guard_intact(&scratch)) verdict_fail(v, "wrote outside the scratch");
     guard_free(&scratch);
     struct api_answers a = api_case_answers(c, d), err = a, theirs = a;
-    const size_t n = a.n_out + 2 * a.n_lse + a.n_weights;
+    const size_t n = a.n_out + 2 * a.n_lse + 2 * a.n_weights;
     double *memory = calloc(2 * n + 1, sizeof *memory);
     if (!memory) abort();
     theirs.out = memory, theirs.lse = memory + a.n_out, theirs.weights = theirs.lse + a.n_lse;
-    theirs.lse_sinks = theirs.weights + a.n_weights;
+    theirs.lse_sinks = theirs.weights + a.n_weights, theirs.scores = theirs.lse_sinks + a.n_lse;
     err.out = memory + n, err.lse = err.out + a.n_out, err.weights = err.lse + a.n_lse;
-    err.lse_sinks = err.weights + a.n_weights;
+    err.lse_sinks = err.weights + a.n_weights, err.scores = err.lse_sinks + a.n_lse;
     struct attn_bound_result to = {theirs.out,     err.out,     theirs.lse,       err.lse,
-                                   theirs.weights, err.weights, theirs.lse_sinks, err.lse_sinks};
+                                   theirs.weights, err.weights, theirs.lse_sinks, err.lse_sinks,
+                                   theirs.scores,  err.scores};
     api_case_bounds(backend, c, d, &to);
     if (v->ok) {
         compare("out", &o.out, a.out, theirs.out, err.out, v);
         if (c->lse) compare("lse", &o.lse, a.lse, theirs.lse, err.lse, v);
         if (c->weights) compare("weights", &o.weights, a.weights, theirs.weights, err.weights, v);
         if (c->lse_sinks) compare("lse_sinks", &o.lse_sinks, a.lse_sinks, theirs.lse_sinks, err.lse_sinks, v);
+        if (c->scores) compare("scores", &o.scores, a.scores, theirs.scores, err.scores, v);
     }
     free(memory);
     free(a.out);

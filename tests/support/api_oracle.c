@@ -63,8 +63,8 @@ static struct pooled pooled_of(const struct api_case *c, const struct api_data *
 
 /* Results of head h of element b of the batch. */
 struct head_answers {
-    double *out, *lse, *weights, *lse_sinks;
-    size_t columns; /* of weights */
+    double *out, *lse, *weights, *lse_sinks, *scores;
+    size_t columns; /* of weights and scores */
 };
 
 static void pool_head(const struct api_case *c, const struct api_data *d, size_t b, size_t h,
@@ -77,7 +77,10 @@ static void pool_head(const struct api_case *c, const struct api_data *d, size_t
         const struct api_place at = api_case_place(c, d, b, i);
         for (size_t j = 0; j < at.n_kv; j++)
             mask[j] = api_case_sees(c, d, b, h, i, j) ? (double)api_case_bias(c, d, b, h, i, j) : -INFINITY;
-        for (size_t j = at.n_kv; j < to->columns; j++) to->weights[i * to->columns + j] = 0;
+        for (size_t j = at.n_kv; j < to->columns; j++) {
+            to->weights[i * to->columns + j] = 0;
+            to->scores[i * to->columns + j] = -INFINITY;
+        }
         const struct oracle_row row = {.n_kv = at.n_kv,
                                        .d_k = p.width,
                                        .d_v = c->p_v,
@@ -93,6 +96,7 @@ static void pool_head(const struct api_case *c, const struct api_data *d, size_t
                                        .sink = c->sinks ? &sink : NULL};
         oracle_pool(&row, to->out + i * c->p_v, to->lse + i, to->weights + i * to->columns,
                     to->lse_sinks + i);
+        oracle_scores(&row, to->scores + i * to->columns);
     }
     free(mask);
     free(p.q);
@@ -121,17 +125,19 @@ struct api_answers api_case_answers(const struct api_case *c, const struct api_d
     const size_t columns = api_case_longest(c, d, 1);
     a.n_weights = a.n_lse * columns;
     a.n_out = joined ? c->batch * c->n_q * joined : a.n_lse * c->p_v;
-    a.out = doubles(a.n_out + 2 * a.n_lse + a.n_weights);
+    a.out = doubles(a.n_out + 2 * a.n_lse + 2 * a.n_weights);
     a.lse = a.out + a.n_out;
     a.weights = a.lse + a.n_lse;
     a.lse_sinks = a.weights + a.n_weights;
+    a.scores = a.lse_sinks + a.n_lse;
     double *heads = doubles(n_head * c->n_q * c->p_v);
     for (size_t b = 0; b < c->batch; b++) {
         double *out = joined ? heads : a.out + b * n_head * c->n_q * c->p_v;
         for (size_t h = 0; h < n_head; h++) {
             const size_t at = (b * n_head + h) * c->n_q;
-            const struct head_answers to = {out + h * c->n_q * c->p_v, a.lse + at, a.weights + at * columns,
-                                            a.lse_sinks + at, columns};
+            const struct head_answers to = {out + h * c->n_q * c->p_v, a.lse + at,
+                                            a.weights + at * columns,  a.lse_sinks + at,
+                                            a.scores + at * columns,   columns};
             pool_head(c, d, b, first + h, &to);
         }
         if (joined) join_heads(c, d, heads, a.out + b * c->n_q * joined);

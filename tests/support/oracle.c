@@ -51,3 +51,7 @@ void oracle_pool(const struct oracle_row *r, double *out, double *lse, double *w
     *lse = seen ? most + log(sum) : -INFINITY;
     if (lse_sink) *lse_sink = isnan(sum) ? NAN : top == -INFINITY ? -INFINITY : top + log(all);
 }
+
+void oracle_scores(const struct oracle_row *r, double *scores) {
+    for (size_t j = 0; j < r->n_kv; j++) scores[j] = visible(r, j) ? score(r, j) : -INFINITY;
+}

@@ -27,4 +27,7 @@ struct oracle_row {
  * 0 and the sink. */
 void oracle_pool(const struct oracle_row *r, double *out, double *lse, double *weights, double *lse_sink);
 
+/* The row's scores as they enter the softmax, -inf where hidden: n_kv. */
+void oracle_scores(const struct oracle_row *r, double *scores);
+
 #endif

@@ -9,14 +9,14 @@
 #include "support/half.h"
 
 void pool_case_announce(const struct attn_backend *b, const struct pool_case *c) {
-    harness_case("%s pool score %d rows %zu group %zu+%zu n_kv %zu d_k %zu d_v %zu sight %d documents %d "
-                 "alibi %d sinks %d "
-                 "cap %g mask %d bits %u lse %d %d weights %d parts %d rising %d spoiled %d fill %d layout "
-                 "%u stream %llu",
-                 b->name, c->score, c->n_rows, c->group, c->first, c->n_kv, c->d_k, c->d_v, c->sight,
-                 c->documents, c->alibi, c->sinks, (double)c->soft_cap, c->mask, c->mask_bits, c->lse,
-                 c->lse_sinks, c->weights, c->parts, c->rising, c->spoiled, c->fill, c->layout,
-                 (unsigned long long)c->stream);
+    harness_case(
+        "%s pool score %d rows %zu group %zu+%zu n_kv %zu d_k %zu d_v %zu sight %d documents %d "
+        "alibi %d sinks %d "
+        "cap %g mask %d bits %u lse %d %d weights %d %d parts %d rising %d spoiled %d fill %d layout "
+        "%u stream %llu",
+        b->name, c->score, c->n_rows, c->group, c->first, c->n_kv, c->d_k, c->d_v, c->sight, c->documents,
+        c->alibi, c->sinks, (double)c->soft_cap, c->mask, c->mask_bits, c->lse, c->lse_sinks, c->weights,
+        c->scores, c->parts, c->rising, c->spoiled, c->fill, c->layout, (unsigned long long)c->stream);
 }
 
 size_t pool_case_query(const struct pool_case *c, size_t r) { return (c->first + r) / c->group; }

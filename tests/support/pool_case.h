@@ -28,7 +28,7 @@ struct pool_case {
     unsigned mask_bits;
     int documents, alibi, sinks; /* sinks: 2: -inf and far from all scores */
     float soft_cap;
-    int lse, weights, lse_sinks;
+    int lse, weights, lse_sinks, scores;
     int parts;    /* one call a chunk, then merge */
     int rising;   /* scores rise with j: the running maximum moves all the time */
     int spoiled;  /* NaN here and there, +inf in the mask; visible or not */

@@ -9,7 +9,7 @@
 #include "support/pool_case.h"
 
 struct pool_outputs {
-    struct grid out, lse, weights, lse_sinks;
+    struct grid out, lse, weights, lse_sinks, scores;
 };
 
 static ptrdiff_t row_step(const struct grid *g) { return g->size[2] == 1 ? 0 : g->stride[2]; }
@@ -79,6 +79,12 @@ static void set_outputs(struct attn_pool_task *t, const struct pool_case *c, con
         t->weights_head = o->weights.stride[1];
         t->n_weights = o->weights.size[3];
     }
+    if (c->scores) {
+        t->scores = grid_f32(&o->scores, 0, 0, 0);
+        t->scores_row = o->scores.stride[2];
+        t->scores_head = o->scores.stride[1];
+        t->n_weights = o->scores.size[3];
+    }
     if (c->lse_sinks) {
         t->lse_sinks = grid_f32(&o->lse_sinks, 0, 0, 0);
         t->lse_sinks_row = o->lse_sinks.stride[2];
@@ -144,14 +150,15 @@ static void check_grid(const char *name, const struct pool_case *c, const struct
 
 static struct pool_outputs run(const struct attn_backend *b, const struct pool_case *c,
                                const struct pool_data *d, struct rng *r, struct verdict *v) {
-    const size_t n_q = pool_case_query(c, c->n_rows - 1) + 1;
+    const size_t n_q = pool_case_query(c, c->n_rows - 1) + 1, keys = c->n_kv + c->stream % 4;
     struct pool_outputs o = {
         .out = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->d_v}, c->layout),
         .lse = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout),
         .weights =
-            grid_make(r, sizeof(float),
-                      (size_t[4]){1, c->group, n_q, c->weights ? c->n_kv + c->stream % 4 : 0}, c->layout),
-        .lse_sinks = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout)};
+            grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->weights ? keys : 0}, c->layout),
+        .lse_sinks = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout),
+        .scores =
+            grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->scores ? keys : 0}, c->layout)};
     struct guard scratch = aligned(b->pool_scratch(c->score, c->d_k, c->d_v, 1));
     struct attn_pool_task t = make_task(c, d);
     set_outputs(&t, c, &o);
@@ -168,6 +175,7 @@ static struct pool_outputs run(const struct attn_backend *b, const struct pool_c
     if (c->lse) check_grid("lse", c, &o.lse, v);
     if (c->weights) check_grid("weights", c, &o.weights, v);
     if (c->lse_sinks) check_grid("lse_sinks", c, &o.lse_sinks, v);
+    if (c->scores) check_grid("scores", c, &o.scores, v);
     return o;
 }
 
@@ -177,12 +185,13 @@ struct answers {
     double *out, *weights, lse, lse_sinks;                          /* the oracle's */
     double *out2, *out_err, *weights2, *weights_err, lse2, lse_err; /* tools/bound.c's */
     double lse_sinks2, lse_sinks_err;
+    double *scores, *scores2, *scores_err;
 };
 
 static struct answers answers_make(const struct pool_case *c, const struct pool_data *d) {
     const size_t n = c->n_kv;
     struct answers a = {
-        .memory = malloc((n * (c->d_k + c->d_v + 4) + 2 * c->d_k + 3 * c->d_v + 1) * sizeof(double))};
+        .memory = malloc((n * (c->d_k + c->d_v + 7) + 2 * c->d_k + 3 * c->d_v + 1) * sizeof(double))};
     if (!a.memory) abort();
     double *at = a.memory;
     a.k = at, at += n * c->d_k;
@@ -193,6 +202,9 @@ static struct answers answers_make(const struct pool_case *c, const struct pool_
     a.weights = at, at += n;
     a.weights2 = at, at += n;
     a.weights_err = at, at += n;
+    a.scores = at, at += n;
+    a.scores2 = at, at += n;
+    a.scores_err = at, at += n;
     a.out = at, at += c->d_v;
     a.out2 = at, at += c->d_v;
     a.out_err = at;
@@ -233,6 +245,7 @@ static void answer_row(const struct attn_backend *b, const struct pool_case *c, 
                                     .position = position,
                                     .sink = c->sinks ? &sink : NULL};
     oracle_pool(&mine, a->out, &a->lse, a->weights, &a->lse_sinks);
+    oracle_scores(&mine, a->scores);
     const struct attn_bound_row theirs = {.arith = attn_bound_arith_of(b->name),
                                           .n_kv = c->n_kv,
                                           .d_k = c->d_k,
@@ -254,7 +267,9 @@ static void answer_row(const struct attn_backend *b, const struct pool_case *c, 
                                          .weights = a->weights2,
                                          .weights_err = a->weights_err,
                                          .lse_sinks = &a->lse_sinks2,
-                                         .lse_sinks_err = &a->lse_sinks_err};
+                                         .lse_sinks_err = &a->lse_sinks_err,
+                                         .scores = a->scores2,
+                                         .scores_err = a->scores_err};
     if (attn_bound_pool_row(&theirs, &to)) abort();
 }
 
@@ -268,13 +283,19 @@ static void compare(const char *what, size_t r, size_t n, const float *got, cons
     }
 }
 
-/* And 0 in the columns behind the keys. */
-static void compare_weights(const struct pool_case *c, size_t r, const struct grid *g,
-                            const struct answers *a, struct verdict *v) {
-    const float *got = grid_f32(g, 0, pool_case_head(c, r), pool_case_query(c, r));
-    compare("weights", r, c->n_kv, got, a->weights, a->weights2, a->weights_err, v);
-    for (size_t j = c->n_kv; j < g->size[3]; j++)
-        if (got[j] != 0) verdict_fail(v, "row %zu weights[%zu]: %a behind the keys", r, j, got[j]);
+/* And 0, or -inf, in the columns behind the keys. */
+static void compare_keys(const struct pool_case *c, size_t r, const struct pool_outputs *o,
+                         const struct answers *a, struct verdict *v) {
+    const size_t head = pool_case_head(c, r), query = pool_case_query(c, r);
+    const float *weights = grid_f32(&o->weights, 0, head, query),
+                *scores = grid_f32(&o->scores, 0, head, query);
+    if (c->weights) compare("weights", r, c->n_kv, weights, a->weights, a->weights2, a->weights_err, v);
+    if (c->scores) compare("scores", r, c->n_kv, scores, a->scores, a->scores2, a->scores_err, v);
+    for (size_t j = c->n_kv; j < o->weights.size[3]; j++)
+        if (weights[j] != 0) verdict_fail(v, "row %zu weights[%zu]: %a behind the keys", r, j, weights[j]);
+    for (size_t j = c->n_kv; j < o->scores.size[3]; j++)
+        if (scores[j] != -INFINITY)
+            verdict_fail(v, "row %zu scores[%zu]: %a behind the keys", r, j, scores[j]);
 }
 
 /* The scalar slot, row by row, on outputs of its own; within twice the bound of the backend's. */
@@ -317,7 +338,7 @@ void pool_case_check_data(const struct attn_backend *b, const struct pool_case *
         answer_row(b, c, d, i, &a);
         compare("out", i, c->d_v, grid_f32(&o.out, 0, head, query), a.out, a.out2, a.out_err, v);
         if (c->lse) compare("lse", i, 1, grid_f32(&o.lse, 0, head, query), &a.lse, &a.lse2, &a.lse_err, v);
-        if (c->weights) compare_weights(c, i, &o.weights, &a, v);
+        compare_keys(c, i, &o, &a, v);
         if (c->lse_sinks)
             compare("lse_sinks", i, 1, grid_f32(&o.lse_sinks, 0, head, query), &a.lse_sinks, &a.lse_sinks2,
                     &a.lse_sinks_err, v);
@@ -328,4 +349,5 @@ void pool_case_check_data(const struct attn_backend *b, const struct pool_case *
     grid_free(&o.lse);
     grid_free(&o.weights);
     grid_free(&o.lse_sinks);
+    grid_free(&o.scores);
 }
