@@ -9,7 +9,8 @@ What each of the operator's inputs and attributes becomes:
   attn_mask              scoring.mask, broadcast by its sizes; f16 as it is. One that is shorter than the keys
                          hides the rest: the call gets views of the first keys only
   softcap, scale         scoring.soft_cap, scoring.scale
-  qk_matmul_output_mode  3: weights. 0 to 2: not in the API (Missing)
+  qk_matmul_output_mode  2 (with cap and mask): scores. 3 (softmax): weights. 0 (raw) and 1 (with the cap): the
+                         scores of a call without what comes later, over all keys
   softmax_precision      nothing: the softmax is f32 or better
 """
 
@@ -21,10 +22,6 @@ SIZE, POINTER, F32 = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_float
 CAUSAL_NONE, CAUSAL_OFFSET = 0, 3
 DTYPES = {"float32": 0, "bool": 1, "float16": 2}
 NO_BOUND = SIZE(-1).value
-
-
-class Missing(Exception):
-    """The public API cannot give an output."""
 
 
 class Tensor(ctypes.Structure):
@@ -54,7 +51,8 @@ class Scoring(ctypes.Structure):
 
 
 class SdpaArgs(ctypes.Structure):
-    _fields_ = [("size", SIZE)] + [(name, POINTER) for name in "q k v out scoring lse weights".split()]
+    _fields_ = [("size", SIZE)] + [(name, POINTER) for name in
+                                   "q k v out scoring lse weights lse_sinks kv kv_sequences scores".split()]
 
 
 class Library:
@@ -114,14 +112,23 @@ class Attention:
         flat = inputs["Q"].ndim == 3
         y = np.full((batch, n_q, n_head * d_v) if flat else (batch, n_head, n_q, d_v), np.nan, np.float32)
         outputs = {"Y": y, "present_key": k, "present_value": v}
+        looks = {}
         if "qk_matmul_output" in wanted:
-            if get("qk_matmul_output_mode", 0) != 3:
-                raise Missing(f"qk_matmul_output_mode {get('qk_matmul_output_mode', 0)}")
-            outputs["qk_matmul_output"] = np.zeros((batch, n_head, n_q, n_kv), np.float32)
-        self._pool(q, k, v, heads_of(y, n_head), outputs.get("qk_matmul_output"), inputs, attributes)
+            mode = get("qk_matmul_output_mode", 0)
+            # keys behind a mask that is shorter are hidden, and no call writes their columns
+            looked = np.full((batch, n_head, n_q, n_kv), 0 if mode == 3 else -np.inf, np.float32)
+            outputs["qk_matmul_output"] = looked
+            if mode >= 2:
+                looks = {"weights" if mode == 3 else "scores": looked}
+            else:
+                early = {name: get(name, 0.0) for name in ("scale", "softcap")[:1 + mode]}
+                unused = np.empty((batch, n_head, n_q, d_v), np.float32)
+                self._pool(q, k, v, unused, {"scores": looked}, {}, early)
+        self._pool(q, k, v, heads_of(y, n_head), looks, inputs, attributes)
         return [outputs[name] for name in wanted]
 
-    def _pool(self, q, k, v, out, weights, inputs, attributes):
+    def _pool(self, q, k, v, out, looks, inputs, attributes):
+        """One call of attn_sdpa. looks: arrays for its outputs with a column for each key."""
         batch, n_q, n_kv = q.shape[0], q.shape[2], k.shape[2]
         scoring = Scoring(size=ctypes.sizeof(Scoring), scale=attributes.get("scale", 0.0),
                           soft_cap=attributes.get("softcap", 0.0),
@@ -134,8 +141,7 @@ class Attention:
             view = Tensor.of(mask)
             scoring.mask = ctypes.addressof(view)
         tensors.update(k=k[:, :, :n_kv], v=v[:, :, :n_kv])
-        if weights is not None:
-            tensors["weights"] = weights[:, :, :, :n_kv]
+        tensors.update((name, array[:, :, :, :n_kv]) for name, array in looks.items())
 
         past = inputs["past_key"].shape[2] if "past_key" in inputs else 0
         offsets = np.full(batch, past, np.intp)
