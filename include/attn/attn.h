@@ -493,7 +493,8 @@ typedef struct attn_sdpa_args {
                                      tensors with the same keys and values. Or NULL */
     const size_t *kv_sequences; /* [n_sequences]: the cache's sequence of each, any one as often as wanted; or
                                      NULL: sequence b of the call is that of the cache */
-    const attn_tensor *scores;  /* [batch, n_head, n_q, n_kv] f32, written: the scores as they enter the softmax: natural
+    const attn_tensor
+        *scores; /* [batch, n_head, n_q, n_kv] f32, written: the scores as they enter the softmax: natural
                                      units, after scale, soft cap, bias and mask, at least -FLT_MAX ln 2; -inf where not
                                      visible; for looking, not for speed; or NULL. n_kv as for weights */
 } attn_sdpa_args;
@@ -620,6 +621,44 @@ ATTN_API ATTN_NODISCARD attn_status attn_multihead(attn_context *context, const 
 /* Scratch bytes that attn_multihead() needs. Errors: as attn_multihead. */
 ATTN_API ATTN_NODISCARD attn_status attn_multihead_scratch(attn_context *context, const attn_head_args *args,
                                                            size_t *bytes);
+
+/* ---- A layer with a cache ---------------------------------------------------------------------------------- */
+
+typedef struct attn_step_args {
+    size_t size;                 /* sizeof(attn_step_args) */
+    const attn_weights *weights; /* dot-product pooling; d_q = d_k = d_v = d */
+    const attn_tensor *x;        /* [batch, 1, n, d] f32: hidden states of the tokens that come new */
+    const attn_tensor *out; /* [batch, 1, n, p_o], or without w_o [batch, 1, n, n_head*p_v]; f32, written */
+    const attn_kv *kv;      /* the layer's cache, which the tokens' keys and values are appended to */
+    const size_t
+        *sequences; /* as in attn_kv_append_args, with x's rows for k's: which sequence of the cache each
+                                    is, */
+    const size_t *counts; /* how many of the n rows of each count (the others' outputs are 0), */
+    const size_t *starts; /* or ragged: x's batch is 1, */
+    size_t n_starts;      /* and so many sequences are cut from its rows */
+    const float *q_norm; /* [p_q]: each head's q and k is divided by its root mean square and multiplied by */
+    const float *k_norm; /* these, before RoPE (Qwen 3, Gemma 3: 1 + weight there); or NULL: not */
+    float norm_epsilon;  /* added to the mean square; 0: 1e-6 */
+    const attn_rope *rope;    /* turns q and k; or NULL */
+    const int64_t *positions; /* as in attn_kv_append_args, for q as well; or NULL */
+    const attn_scoring
+        *scoring; /* NULL: causal, the last new token on the last key. Without lengths and starts, which
+                                    follow from the above; rows are counted among the new tokens, keys in the cache */
+    const attn_tensor *lse; /* [batch, n_head, n, 1], as in attn_head_args; or NULL */
+} attn_step_args;
+
+/*
+ * One attention layer for new tokens of many sequences, one each (decoding), a few (drafts) or a prompt's (prefill, in one
+ * call or in pieces), in any mixture: q, k, v = W x; q/k norm; RoPE; k and v appended to the cache; pooling over the
+ * cache; W_o. A token's output has the same bits however the tokens before it and beside it came. On an error the cache
+ * is what it was. Errors: as attn_multihead and attn_kv_append.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_multihead_step(attn_context *context, const attn_step_args *args);
+
+/* Scratch bytes that attn_multihead_step() needs for such args, whatever the cache's lengths are by then (data pointers
+ * and arrays may be NULL). Errors: as attn_multihead_step. */
+ATTN_API ATTN_NODISCARD attn_status attn_multihead_step_scratch(attn_context *context,
+                                                                const attn_step_args *args, size_t *bytes);
 
 #ifdef __cplusplus
 }
