@@ -6,6 +6,7 @@
 attn_status attn_kv_array(attn_context *c, const char *name, const void *p, size_t n, size_t element,
                           struct attn_span *span) {
     *span = attn_span_of(name, NULL, 0);
+    if (!p) return ATTN_OK;
     if ((uintptr_t)p % element)
         return attn_fail(c, ATTN_ERROR_STRIDE, "%s is not aligned to its elements", name);
     if (n > PTRDIFF_MAX / element || (uintptr_t)p > UINTPTR_MAX - n * element)

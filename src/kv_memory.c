@@ -21,7 +21,8 @@ struct header {
     uint32_t k_dtype, v_dtype;
     uint64_t n_sequences, n_blocks, blocks_per_sequence, block_rows, n_head_kv, p_k, p_v;
     uint64_t bytes; /* of everything */
-    uint64_t reserved[4];
+    uint64_t check; /* a hash of what stands before */
+    uint64_t reserved[3];
 };
 
 _Static_assert(sizeof(struct header) == 2 * ATTN_ALIGN, "the parts start 64-byte aligned");
@@ -30,6 +31,14 @@ _Static_assert(sizeof(struct header) == 2 * ATTN_ALIGN, "the parts start 64-byte
 struct parts {
     size_t lengths, firsts, blocks, references, k, v, bytes;
 };
+
+/* FNV-1a: no change of a single byte goes unnoticed. */
+static uint64_t hash(const struct header *h) {
+    const unsigned char *p = (const unsigned char *)h;
+    uint64_t x = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < offsetof(struct header, check); i++) x = (x ^ p[i]) * UINT64_C(0x100000001b3);
+    return x;
+}
 
 /* ---- Shapes ----------------------------------------------------------------------------------------------- */
 
@@ -158,21 +167,23 @@ attn_status attn_kv_create(attn_context *c, const attn_kv_shape *shape, void *me
     const size_t entries = s.n_sequences * s.blocks_per_sequence;
     memset(memory, 0, p.k); /* keys and values may be a hole of a file */
     memset(made.blocks, -1, entries * sizeof *made.blocks);
-    *(struct header *)memory = (struct header){.magic = KV_MAGIC,
-                                               .version = KV_VERSION,
-                                               .word = sizeof(size_t),
-                                               .layout = s.layout,
-                                               .ring = (uint32_t)s.ring,
-                                               .k_dtype = ATTN_F32,
-                                               .v_dtype = ATTN_F32,
-                                               .n_sequences = s.n_sequences,
-                                               .n_blocks = s.n_blocks,
-                                               .blocks_per_sequence = s.blocks_per_sequence,
-                                               .block_rows = s.block_rows,
-                                               .n_head_kv = s.n_head_kv,
-                                               .p_k = s.p_k,
-                                               .p_v = s.p_v,
-                                               .bytes = p.bytes};
+    struct header *h = memory;
+    *h = (struct header){.magic = KV_MAGIC,
+                         .version = KV_VERSION,
+                         .word = sizeof(size_t),
+                         .layout = s.layout,
+                         .ring = (uint32_t)s.ring,
+                         .k_dtype = ATTN_F32,
+                         .v_dtype = ATTN_F32,
+                         .n_sequences = s.n_sequences,
+                         .n_blocks = s.n_blocks,
+                         .blocks_per_sequence = s.blocks_per_sequence,
+                         .block_rows = s.block_rows,
+                         .n_head_kv = s.n_head_kv,
+                         .p_k = s.p_k,
+                         .p_v = s.p_v,
+                         .bytes = p.bytes};
+    h->check = hash(h);
     give(kv, &made);
     return ATTN_OK;
 }
@@ -181,7 +192,7 @@ attn_status attn_kv_create(attn_context *c, const attn_kv_shape *shape, void *me
 
 static attn_status read_header(attn_context *c, const struct header *h, size_t bytes, attn_kv_shape *s,
                                struct parts *p) {
-    static const uint64_t none[4];
+    static const uint64_t none[3];
     if (bytes < sizeof *h)
         return attn_fail(c, ATTN_ERROR_PACKED, "memory: %zu bytes are less than a header", bytes);
     if (h->magic != KV_MAGIC) return attn_fail(c, ATTN_ERROR_PACKED, "memory does not hold a cache");
@@ -202,7 +213,8 @@ static attn_status read_header(attn_context *c, const struct header *h, size_t b
                          .p_k = (size_t)h->p_k,
                          .p_v = (size_t)h->p_v};
     if (check_shape(c, s) != ATTN_OK || !s->n_blocks || !lay_out(s, p) || h->bytes != p->bytes ||
-        h->k_dtype != ATTN_F32 || h->v_dtype != ATTN_F32 || memcmp(h->reserved, none, sizeof none) != 0)
+        h->check != hash(h) || h->k_dtype != ATTN_F32 || h->v_dtype != ATTN_F32 ||
+        memcmp(h->reserved, none, sizeof none) != 0)
         return attn_fail(c, ATTN_ERROR_PACKED, "memory: its header contradicts itself");
     if (h->bytes > bytes)
         return attn_fail(c, ATTN_ERROR_PACKED, "memory: %zu bytes, but its header says %zu", bytes, p->bytes);

@@ -7,6 +7,9 @@
 void add_call_tests(Suite *suite);
 void add_scoring_tests(Suite *suite);
 void add_context_tests(Suite *suite);
+void add_kv_append_tests(Suite *suite);
+void add_kv_cache_tests(Suite *suite);
+void add_kv_memory_tests(Suite *suite);
 void add_merge_tests(Suite *suite);
 void add_packed_tests(Suite *suite);
 void add_rope_tests(Suite *suite);
