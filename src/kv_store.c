@@ -34,9 +34,28 @@ static void copy_rows(const struct rows *r) {
         }
 }
 
-/* n keys into the columns of a panel: 16 features of all of them at a time, so that its lines are written whole. */
+/* 16 keys into a panel, 4 at a time: a panel's line is written in four vectors, and only 4 lines of keys are wanted at
+ * once (rows a multiple of 4096 bytes apart share the ways of a cache). Twice as fast as key by key. */
+static void to_whole_panel(float *restrict to, const float *restrict from, ptrdiff_t row, size_t columns) {
+    for (size_t c = 0; c < columns; c += ATTN_KV_PANEL) {
+        const size_t end = attn_min(c + ATTN_KV_PANEL, columns);
+        for (size_t i = 0; i < ATTN_KV_PANEL; i += 4) {
+            const float *k0 = from + (ptrdiff_t)i * row, *k1 = k0 + row, *k2 = k1 + row, *k3 = k2 + row;
+            for (size_t k = c; k < end; k++) {
+                const float four[4] = {k0[k], k1[k], k2[k], k3[k]};
+                memcpy(to + k * ATTN_KV_PANEL + i, four, sizeof four);
+            }
+        }
+    }
+}
+
+/* n keys into columns of a panel, 16 features at a time, whose lines stay in the cache. */
 static void to_panel(float *restrict to, const float *restrict from, ptrdiff_t row, size_t n,
                      size_t columns) {
+    if (n == ATTN_KV_PANEL) {
+        to_whole_panel(to, from, row, columns);
+        return;
+    }
     for (size_t c = 0; c < columns; c += ATTN_KV_PANEL) {
         const size_t end = attn_min(c + ATTN_KV_PANEL, columns);
         for (size_t i = 0; i < n; i++)
