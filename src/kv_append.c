@@ -35,8 +35,7 @@ static attn_status check_arrays(attn_context *c, struct attn_kv_append *a) {
     ATTN_TRY(attn_kv_array(c, "args.counts", a->counts, n, sizeof *a->counts, &a->spans[1]));
     ATTN_TRY(attn_kv_array(c, "args.starts", a->starts, n == SIZE_MAX ? n : n + 1, sizeof *a->starts,
                            &a->spans[2]));
-    return attn_kv_array(c, "args.positions", a->rotated ? a->positions : NULL, rows, sizeof *a->positions,
-                         &a->spans[3]);
+    return attn_kv_array(c, "args.positions", a->positions, rows, sizeof *a->positions, &a->spans[3]);
 }
 
 static attn_status check_rows(attn_context *c, const struct attn_kv_append *a) {
@@ -138,6 +137,7 @@ static attn_status plan(attn_context *c, struct attn_kv_append *a, char *scratch
 
 attn_status attn_kv_append_check(attn_context *c, struct attn_kv_append *a, int query) {
     ATTN_TRY(check_sizes(c, a));
+    if (!a->rotated) a->positions = NULL; /* not read */
     a->n_pieces = a->starts ? a->n_starts : a->k.size[BATCH];
     ATTN_TRY(check_arrays(c, a));
     if (!query && !a->sequences && a->n_pieces > a->view.kv.n_sequences)
