@@ -116,10 +116,7 @@ START_TEST(spoilt) {
     attn_context *context = harness_context(NULL, 1);
     size_t sound = 0;
     subject_open(&subject, SUBJECT_CREATED, &sizes, context, &r);
-    struct kv_sizes z = sizes;
-    z.most += 200;
-    model_open(&m, &z, 1);
-    m.z.most = sizes.most;
+    model_open(&m, &sizes, 1);
     append(&subject.kv, &m, context, &r, 12);
     const size_t bytes = subject.memory.bytes,
                  front = (size_t)((unsigned char *)subject.kv.k.data - subject.memory.data);
