@@ -15,7 +15,7 @@ attn_status attn_kv_array(attn_context *c, const char *name, const void *p, size
     return ATTN_OK;
 }
 
-/* ---- Sizes ------------------------------------------------------------------------------------------------ */
+/* ---- Sizes --------------------------------------------------------------------------------------------- */
 
 static attn_status read_sizes(attn_context *c, struct attn_kv_view *v) {
     static const char *const what[] = {NULL, "heads", "rows", "columns"};
@@ -40,7 +40,8 @@ static attn_status read_sizes(attn_context *c, struct attn_kv_view *v) {
     return ATTN_OK;
 }
 
-/* Slots and capacity. Where the table may be missing because only sizes are asked for, nothing depends on it. */
+/* Slots and capacity. Where the table may be missing because only sizes are asked for, nothing depends on
+ * it. */
 static attn_status read_table(attn_context *c, struct attn_kv_view *v, int query) {
     const attn_kv *kv = &v->kv;
     v->slots = kv->blocks ? kv->blocks_per_sequence : 1;
@@ -62,7 +63,7 @@ static attn_status read_table(attn_context *c, struct attn_kv_view *v, int query
     return ATTN_OK;
 }
 
-/* ---- Memory ----------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------------------------------------- */
 
 static attn_status read_arrays(attn_context *c, struct attn_kv_view *v, int query) {
     const attn_kv *kv = &v->kv;
@@ -92,8 +93,9 @@ static size_t reach(const attn_tensor *t, size_t period, uintptr_t *lo) {
     return bytes;
 }
 
-/* Hosts interleave keys and values ([block][2][row][head][column], say). Modulo a stride of k, whose multiples are the
- * larger strides of both, each of the two is an interval: they share nothing where those do not meet. */
+/* Hosts interleave keys and values ([block][2][row][head][column], say). Modulo a stride of k, whose
+ * multiples are the larger strides of both, each of the two is an interval: they share nothing where those
+ * do not meet. */
 static int interleaved(const attn_tensor *k, const attn_tensor *v) {
     for (int i = 0; i < 3; i++) {
         uintptr_t k_lo, v_lo;
@@ -119,7 +121,7 @@ static attn_status check_overlap(attn_context *c, const struct attn_kv_view *v) 
     return attn_spans_check(c, apart, ATTN_KV_SPANS, ATTN_KV_SPANS);
 }
 
-/* ---- Sequences -------------------------------------------------------------------------------------------- */
+/* ---- Sequences ----------------------------------------------------------------------------------------- */
 
 static attn_status check_lengths(attn_context *c, const struct attn_kv_view *v) {
     for (size_t s = 0; v->kv.lengths && s < v->kv.n_sequences; s++) {

@@ -1,6 +1,7 @@
 /*
- * Key/value caches inside the library: the caller's struct, checked, and where its keys lie. Blocks of rows, which a table
- * names for each sequence (slot by slot); key j of a sequence lies in slot j / block_rows, in a ring modulo the slots.
+ * Key/value caches inside the library: the caller's struct, checked, and where its keys lie. Blocks of rows,
+ * which a table names for each sequence (slot by slot); key j of a sequence lies in slot j / block_rows, in a
+ * ring modulo the slots.
  */
 #ifndef ATTN_KV_H
 #define ATTN_KV_H
@@ -33,15 +34,16 @@ enum {
 };
 
 /*
- * Copies and checks a caller's cache, called "kv" in messages: everything but its table. Errors: ARGUMENT, SHAPE, STRIDE,
- * DTYPE, OVERFLOW and, where it is written, OVERLAP.
+ * Copies and checks a caller's cache, called "kv" in messages: everything but its table. Errors: ARGUMENT,
+ * SHAPE, STRIDE, DTYPE, OVERFLOW and, where it is written, OVERLAP.
  */
 attn_status attn_kv_read(attn_context *c, const attn_kv *from, unsigned flags, struct attn_kv_view *to);
 
-/* The table names a block for every slot of sequence s (below n_sequences) that holds keys. ARGUMENT, SHAPE. */
+/* The table names a block for every slot of sequence s (below n_sequences) that holds keys. ARGUMENT,
+ * SHAPE. */
 attn_status attn_kv_check_sequence(attn_context *c, const struct attn_kv_view *v, size_t s);
 
-/* ---- Keys of a checked view: attn_kv_check_sequence() was asked about the sequence ------------------------- */
+/* ---- Keys of a checked view: attn_kv_check_sequence() was asked about the sequence --------------------- */
 
 /* Keys [attn_kv_first(), attn_kv_length()) are there. */
 static inline size_t attn_kv_length(const struct attn_kv_view *v, size_t s) { return v->kv.lengths[s]; }
@@ -84,15 +86,16 @@ static inline int attn_kv_slot_holds(const struct attn_kv_view *v, size_t slot, 
     return n >= v->slots || (slot >= begin ? slot - begin : slot + (v->slots - begin)) < n;
 }
 
-/* ---- Appending ----------------------------------------------------------------------------------------------
+/* ---- Appending --------------------------------------------------------------------------------------------
  *
  * attn_kv_append() in pieces; attn_multihead_step appends out of its own scratch.
  *
- *     the caller's members, k and v without data, the view by attn_kv_read(.., ATTN_KV_WRITTEN, ..)
- *     attn_kv_append_check(c, &a, query)        checks; a.bytes of scratch, a.spans: what the view must not overlap
- *     attn_kv_append_reserve(c, &a, scratch)    CAPACITY: the last that can fail; takes blocks
+ *     the caller's members; k and v without data; the view by attn_kv_read(.., ATTN_KV_WRITTEN, ..)
+ *     attn_kv_append_check(c, &a, query)      checks; a.bytes of scratch; a.spans, which the view's must not
+ *                                             overlap: the caller compares them
+ *     attn_kv_append_reserve(c, &a, scratch)  CAPACITY: the last that can fail; takes blocks
  *     a.k.data = .., a.v.data = ..
- *     attn_kv_append_run(c, &a)                 rows and lengths; nothing else may change the cache in between
+ *     attn_kv_append_run(c, &a)               rows and lengths; the cache must be as it was reserved
  */
 
 enum { ATTN_KV_APPEND_SPANS = 4 };
@@ -142,13 +145,14 @@ attn_status attn_kv_append_check(attn_context *c, struct attn_kv_append *a, int 
 attn_status attn_kv_append_reserve(attn_context *c, struct attn_kv_append *a, void *scratch);
 void attn_kv_append_run(attn_context *c, struct attn_kv_append *a);
 
-/* ---- Parts ------------------------------------------------------------------------------------------------- */
+/* ---- Parts --------------------------------------------------------------------------------------------- */
 
 /* Span of an array of n elements that is read or written; NULL: none. STRIDE, OVERFLOW. */
 attn_status attn_kv_array(attn_context *c, const char *name, const void *p, size_t n, size_t element,
                           struct attn_span *span);
 
-/* Blocks for all pieces, and what has to be copied: everything, or nothing changes. ARGUMENT, SHAPE, CAPACITY. */
+/* Blocks for all pieces, and what has to be copied: everything, or nothing changes. ARGUMENT, SHAPE,
+ * CAPACITY. */
 attn_status attn_kv_take_blocks(attn_context *c, struct attn_kv_append *a);
 
 /* Positions from that row of k on; NULL: the keys' places in their sequences. */

@@ -2,7 +2,7 @@
 #include "kv.h"
 #include "size.h"
 
-/* ---- Rows of each sequence ---------------------------------------------------------------------------------- */
+/* ---- Rows of each sequence ----------------------------------------------------------------------------- */
 
 static size_t count_of(const struct attn_kv_append *a, size_t b) {
     if (a->starts) return a->starts[b + 1] - a->starts[b];
@@ -13,7 +13,7 @@ static size_t sequence_of(const struct attn_kv_append *a, size_t b) {
     return a->sequences ? a->sequences[b] : b;
 }
 
-/* ---- Checks ------------------------------------------------------------------------------------------------- */
+/* ---- Checks -------------------------------------------------------------------------------------------- */
 
 static attn_status check_sizes(attn_context *c, const struct attn_kv_append *a) {
     const struct attn_kv_view *v = &a->view;
@@ -75,7 +75,7 @@ static attn_status check_piece(attn_context *c, const struct attn_kv_append *a, 
                                      count);
 }
 
-/* ---- Scratch ------------------------------------------------------------------------------------------------ */
+/* ---- Scratch ------------------------------------------------------------------------------------------- */
 
 /* Rows of a task: enough to be worth the hand-over; whole panels, where keys lie in panels. */
 static void plan_tasks(struct attn_kv_append *a, size_t rows) {
@@ -148,7 +148,7 @@ attn_status attn_kv_append_check(attn_context *c, struct attn_kv_append *a, int 
     return plan(c, a, NULL);
 }
 
-/* ---- Blocks ------------------------------------------------------------------------------------------------- */
+/* ---- Blocks -------------------------------------------------------------------------------------------- */
 
 /* What sequence b of the call stores. A ring that is given more rows than it holds keeps the last ones. */
 static attn_status read_piece(attn_context *c, struct attn_kv_append *a, size_t b) {
@@ -185,7 +185,7 @@ attn_status attn_kv_append_reserve(attn_context *c, struct attn_kv_append *a, vo
     return attn_kv_take_blocks(c, a);
 }
 
-/* ---- The call ----------------------------------------------------------------------------------------------- */
+/* ---- The call ------------------------------------------------------------------------------------------ */
 
 static attn_status check(attn_context *c, const attn_kv_append_args *from, int query,
                          struct attn_kv_append *a) {

@@ -2,7 +2,7 @@
 #include "kv.h"
 #include "size.h"
 
-/* ---- Taking ------------------------------------------------------------------------------------------------- */
+/* ---- Taking -------------------------------------------------------------------------------------------- */
 
 /* The next free block; blocks taken lie below it, so nothing is written before all are found. */
 static size_t next_free(const struct attn_kv_view *v, size_t from) {
@@ -34,9 +34,9 @@ static void add_copy(struct attn_kv_append *a, size_t from, size_t to, size_t ro
     a->n_copies++;
 }
 
-/* What a copy of the slot's block keeps: those of the old keys that the sequence still has afterwards. In a ring they
- * may be a block's end and, from a turn later, its beginning. Only the first and the last slot of the piece have such
- * rows, which makes no more than two runs. */
+/* What a copy of the slot's block keeps: those of the old keys that the sequence still has afterwards. In
+ * a ring they may be a block's end and, from a turn later, its beginning. Only the first and the last slot
+ * of the piece have such rows, which makes no more than two runs. */
 static void keep(struct attn_kv_append *a, const struct attn_kv_piece *p, size_t slot, size_t from,
                  size_t to) {
     const struct attn_kv_view *v = &a->view;
@@ -96,7 +96,7 @@ attn_status attn_kv_take_blocks(attn_context *c, struct attn_kv_append *a) {
     return status;
 }
 
-/* ---- Sharing and giving back ---------------------------------------------------------------------------------- */
+/* ---- Sharing and giving back --------------------------------------------------------------------------- */
 
 static attn_status read_cache(attn_context *c, const attn_kv *kv, struct attn_kv_view *v) {
     ATTN_TRY(attn_enter(c));

@@ -4,13 +4,15 @@
 #include "kv.h"
 #include "size.h"
 
-/* "attn-kv" and a zero read as a little-endian word: a file from a machine of the other byte order does not match. */
+/* "attn-kv" and a zero read as a little-endian word: a file from a machine of the other byte order does
+ * not match. */
 #define KV_MAGIC UINT64_C(0x00766b2d6e747461)
 #define KV_VERSION 1u
 
 /*
  * The header, then lengths and firsts (ring only) [n_sequences] of machine words, blocks [n_sequences]
- * [blocks_per_sequence] int32_t, references [n_blocks] uint32_t, k and v. Every part starts at a multiple of 64 bytes.
+ * [blocks_per_sequence] int32_t, references [n_blocks] uint32_t, k and v. Every part starts at a multiple of
+ * 64 bytes.
  */
 struct header {
     uint64_t magic;
@@ -40,7 +42,7 @@ static uint64_t hash(const struct header *h) {
     return x;
 }
 
-/* ---- Shapes ----------------------------------------------------------------------------------------------- */
+/* ---- Shapes -------------------------------------------------------------------------------------------- */
 
 static attn_status check_shape(attn_context *c, const attn_kv_shape *s) {
     const struct {
@@ -112,7 +114,7 @@ attn_status attn_kv_bytes(attn_context *c, const attn_kv_shape *shape, size_t *b
     return ATTN_OK;
 }
 
-/* ---- The struct that describes it --------------------------------------------------------------------------- */
+/* ---- The struct that describes it ---------------------------------------------------------------------- */
 
 /* The caller's struct is to be written: its size is set, and has room for what is known. */
 static attn_status check_target(attn_context *c, const attn_kv *kv) {
@@ -188,7 +190,7 @@ attn_status attn_kv_create(attn_context *c, const attn_kv_shape *shape, void *me
     return ATTN_OK;
 }
 
-/* ---- Opening it again --------------------------------------------------------------------------------------- */
+/* ---- Opening it again ---------------------------------------------------------------------------------- */
 
 static attn_status read_header(attn_context *c, const struct header *h, size_t bytes, attn_kv_shape *s,
                                struct parts *p) {
@@ -221,8 +223,8 @@ static attn_status read_header(attn_context *c, const struct header *h, size_t b
     return ATTN_OK;
 }
 
-/* Every block has as many references as the table has entries that name it. Counted for COUNTED blocks at a time: the
- * memory may be a file that is only read, and there is no scratch. */
+/* Every block has as many references as the table has entries that name it. Counted for COUNTED blocks at
+ * a time: the memory may be a file that is only read, and there is no scratch. */
 static attn_status check_references(attn_context *c, const attn_kv *kv, size_t n_blocks) {
     enum { COUNTED = 4096 };
     uint32_t counts[COUNTED];

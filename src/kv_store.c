@@ -9,7 +9,7 @@ struct job {
     const struct attn_kv_append *a;
 };
 
-/* ---- Moving rows ---------------------------------------------------------------------------------------------- */
+/* ---- Moving rows --------------------------------------------------------------------------------------- */
 
 /* Rows of `columns` floats in all heads; strides in floats. */
 struct rows {
@@ -34,8 +34,9 @@ static void copy_rows(const struct rows *r) {
         }
 }
 
-/* 16 keys into a panel, 4 at a time: a panel's line is written in four vectors, and only 4 lines of keys are wanted at
- * once (rows a multiple of 4096 bytes apart share the ways of a cache). Twice as fast as key by key. */
+/* 16 keys into a panel, 4 at a time: a panel's line is written in four vectors, and only 4 lines of keys
+ * are wanted at once (rows a multiple of 4096 bytes apart share the ways of a cache). Twice as fast as key
+ * by key. */
 static void to_whole_panel(float *restrict to, const float *restrict from, ptrdiff_t row, size_t columns) {
     for (size_t c = 0; c < columns; c += ATTN_KV_PANEL) {
         const size_t end = attn_min(c + ATTN_KV_PANEL, columns);
@@ -74,7 +75,7 @@ static void copy_panel(float *to, const float *from, size_t n, size_t columns) {
         memcpy(to + c * ATTN_KV_PANEL, from + c * ATTN_KV_PANEL, n * sizeof *to);
 }
 
-/* ---- What a task takes ------------------------------------------------------------------------------------------ */
+/* ---- What a task takes --------------------------------------------------------------------------------- */
 
 /* The last i with before[i] <= row, of n parts whose rows add up in before[1 .. n]; row < before[n]. */
 static size_t find(const size_t *before, size_t n, size_t row) {
@@ -98,7 +99,7 @@ static size_t cut(const struct attn_kv_view *v, size_t before, size_t n, size_t 
     return at > origin ? at - origin : 0;
 }
 
-/* ---- Copies ----------------------------------------------------------------------------------------------------- */
+/* ---- Copies -------------------------------------------------------------------------------------------- */
 
 static void copy_part(const struct attn_kv_view *v, const struct attn_kv_copy *copy, size_t row, size_t end) {
     struct rows r = {.to = attn_kv_v_at(v, copy->to, 0, row),
@@ -140,7 +141,7 @@ static void copy_task(void *arg, size_t task, size_t worker) {
     }
 }
 
-/* ---- Rows ------------------------------------------------------------------------------------------------------- */
+/* ---- Rows ---------------------------------------------------------------------------------------------- */
 
 /* Rows that go to one block: row `from` of k and v on, row `row` of the block on. */
 struct run {

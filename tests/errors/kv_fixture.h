@@ -4,7 +4,8 @@
 
 #include <attn/attn.h>
 
-/* Sequences 0 and 1 have KEYS_0 and KEYS_1 keys, the others none; the call has CALLS sequences of ROWS rows. */
+/* Sequences 0 and 1 have KEYS_0 and KEYS_1 keys, the others none; the call has CALLS sequences of ROWS
+ * rows. */
 enum {
     KV_SEQUENCES = 4,
     KV_SLOTS = 3,

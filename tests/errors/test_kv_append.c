@@ -111,7 +111,7 @@ static void divisors_on_k(struct cache *t) {
     t->rope.frequency_divisors = k;
 }
 
-/* ---- Blocks ------------------------------------------------------------------------------------------------- */
+/* ---- Blocks -------------------------------------------------------------------------------------------- */
 
 static void full(struct cache *t) {
     t->kv.lengths[1] = KV_SLOTS * KV_ROWS - 1;
@@ -192,7 +192,7 @@ START_TEST(wrong_call) {
 }
 END_TEST
 
-/* ---- What is allowed ---------------------------------------------------------------------------------------- */
+/* ---- What is allowed ----------------------------------------------------------------------------------- */
 
 static void no_batch(struct cache *t) {
     t->k.size[0] = t->v.size[0] = 0;

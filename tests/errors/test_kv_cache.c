@@ -128,7 +128,7 @@ START_TEST(wrong_cache) {
 }
 END_TEST
 
-/* ---- Fork and truncate -------------------------------------------------------------------------------------- */
+/* ---- Fork and truncate --------------------------------------------------------------------------------- */
 
 static void keys_without_block(struct cache *t) { t->kv.blocks[1] = -3; }
 static void block_beyond(struct cache *t) { t->kv.blocks[1] = KV_BLOCKS; }

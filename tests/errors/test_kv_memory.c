@@ -1,4 +1,5 @@
-/* What attn_kv_bytes, attn_kv_create and attn_kv_open can be given wrong; memory that holds no sound cache. */
+/* What attn_kv_bytes, attn_kv_create and attn_kv_open can be given wrong; memory that holds no sound
+ * cache. */
 #include <stdint.h>
 #include <string.h>
 
@@ -114,7 +115,7 @@ START_TEST(wrong_shapes) {
 }
 END_TEST
 
-/* ---- Opening ------------------------------------------------------------------------------------------------ */
+/* ---- Opening ------------------------------------------------------------------------------------------- */
 
 static void sound(struct cache *t) { (void)t; }
 static void zeros(struct cache *t) { memset(t->memory, 0, sizeof t->memory); }

@@ -1,6 +1,6 @@
 /*
- * Caches in files: a hole where nothing was stored, mapped again to be read only, cut off; and memory that was spoilt,
- * which is refused or sound, but never lets anything reach beyond it.
+ * Caches in files: a hole where nothing was stored, mapped again to be read only, cut off; and memory that
+ * was spoilt, which is refused or sound, but never lets anything reach beyond it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,7 +108,8 @@ static float touch(const attn_kv *kv) {
     return sum;
 }
 
-/* Every bit of the header; then bytes at random anywhere in front of the keys, with an append where it opens. */
+/* Every bit of the header; then bytes at random anywhere in front of the keys, with an append where it
+ * opens. */
 START_TEST(spoilt) {
     struct rng r = rng_make(test_seed(), 2);
     struct subject subject;

@@ -1,6 +1,6 @@
 /*
- * What a cache should hold: for every sequence all rows that were ever appended, in plain arrays, and who shares which
- * block. Rules are applied key by key; nothing of src/kv*.c is used.
+ * What a cache should hold: for every sequence all rows that were ever appended, in plain arrays, and who
+ * shares which block. Rules are applied key by key; nothing of src/kv*.c is used.
  */
 #ifndef KV_MODEL_H
 #define KV_MODEL_H

@@ -1,8 +1,8 @@
 /*
- * Caches against a model: appends, forks and truncations at random, and caches moved in memory. After every step all
- * live rows have the model's bits, references are counted right and shared blocks shared with the right sequences;
- * what does not fit changes nothing. The same memory, to the bit, from 1, 2 and 5 threads and from every backend (with
- * RoPE: every backend with vectors).
+ * Caches against a model: appends, forks and truncations at random, and caches moved in memory. After every
+ * step all live rows have the model's bits, references are counted right and shared blocks shared with the
+ * right sequences; what does not fit changes nothing. The same memory, to the bit, from 1, 2 and 5 threads
+ * and from every backend (with RoPE: every backend with vectors).
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Making ------------------------------------------------------------------------------------------------- */
+/* ---- Making -------------------------------------------------------------------------------------------- */
 
 static unsigned place(struct rng *r, size_t align) {
     if (rng_chance(r, 60)) return 0;
@@ -118,7 +118,7 @@ uint64_t subject_hash(const struct subject *s) {
     return s->table.pages ? hash(h, s->table.data, s->table.bytes) : h;
 }
 
-/* ---- Checking ------------------------------------------------------------------------------------------------- */
+/* ---- Checking ------------------------------------------------------------------------------------------ */
 
 /* As the header says it. */
 static ptrdiff_t block_of(const struct subject *s, size_t sequence, size_t key) {
