@@ -451,7 +451,7 @@ typedef struct attn_kv_append_args {
  */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_append(attn_context *context, const attn_kv_append_args *args);
 
-/* Scratch bytes that attn_kv_append() needs for such args (data pointers and arrays may be NULL). */
+/* Scratch bytes that attn_kv_append() needs for such args (data pointers and arrays may be NULL, but starts). */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_append_scratch(attn_context *context,
                                                            const attn_kv_append_args *args, size_t *bytes);
 
