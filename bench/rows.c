@@ -21,6 +21,11 @@
 /* 32768 keys of 8 heads, as a grouped-query model's cache has them */
 #define DECODE(N_Q, GROUP, KEY_MAJOR) SDPA(128, 8 * (GROUP), 8, N_Q, 32768, FULL, KEY_MAJOR)
 
+#define PREFILL_FROM(CACHE, N)                                                                        \
+    {                                                                                                 \
+        .kind = ROW_SDPA, .batch = 1, .n_head = 8, .n_head_kv = 8, .n_q = (N), .n_kv = (N), .d = 128, \
+        .p = 128, .causal = CAUSAL, .cache = (CACHE)                                                  \
+    }
 #define DECODE_FROM(CACHE, N_Q, GROUP)                                                                    \
     {                                                                                                     \
         .kind = ROW_SDPA, .batch = 1, .n_head = 8 * (GROUP), .n_head_kv = 8, .n_q = (N_Q), .n_kv = 32768, \
@@ -92,6 +97,8 @@ static const struct row rows[] = {
     DECODE_FROM(CACHE_PANELS, 1, 4),
     DECODE_FROM(CACHE_PANELS, 4, 4),
     DECODE_FROM(CACHE_PANELS, 8, 4),
+    PREFILL_FROM(CACHE_PAGED, 2048),
+    PREFILL_FROM(CACHE_PANELS, 2048),
     {.kind = ROW_SDPA,
      .batch = 1,
      .n_head = 8,

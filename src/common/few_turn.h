@@ -5,33 +5,7 @@
 #ifndef ATTN_FEW_TURN_H
 #define ATTN_FEW_TURN_H
 
-#include "few_tile.h"
-
-/* A row's state: m[row], l[row], o[row][columns]. */
-struct few_state {
-    float *m, *l, *o;
-};
-
-struct few_head {
-    const float *k, *v;
-    size_t shift; /* of the queries' heads: of the mask and the outputs */
-    float *q;     /* [d_k][pitch]: q * c */
-    float *p;     /* scores, then probabilities of a turn: key i of row r at i * p_key + r * p_row */
-    struct few_state st;
-    size_t from; /* the first key that waits for P V */
-};
-
-struct few_block {
-    const struct attn_pool_task *t;
-    int by_rows;                 /* rows are the lanes of the scores */
-    int turns;                   /* while one side is computed the other is asked for */
-    size_t pitch;                /* rows rounded up to a vector then */
-    size_t columns;              /* d_v rounded up to a vector */
-    size_t turn, first, end, hi; /* keys a turn; the turn at hand: [first, end); where the chunk ends */
-    size_t p_key, p_row;
-    float *copies; /* [ATTN_KEY_TILE][pool_v_row(d_k)]: keys of several pages; NULL without pages */
-    struct few_head head[ATTN_HEADS_MAX];
-};
+#include "few_ahead.h"
 
 /* The largest of all lanes, in all of them. */
 ATTN_INLINE vf32 few_max(vf32 x) {
@@ -42,59 +16,6 @@ ATTN_INLINE vf32 few_max(vf32 x) {
 ATTN_INLINE vf32 few_sum(vf32 x) {
     ATTN_UNROLL for (int step = 1; step < VF32_N; step *= 2) x = v_add(x, v_swap(x, step));
     return x;
-}
-
-/* ---- What is read next ------------------------------------------------------------------------------- */
-
-/* A key, or a value, of head 0. */
-static const float *few_at(const struct attn_pool_task *t, int values, size_t j) {
-    return values ? t->v + attn_v_offset(t, j) : t->k + attn_k_offset(t, j);
-}
-
-/*
- * Requests for keys, or values, of [key, end), all heads, of which `done` floats are asked for. Where nothing is left, for
- * what is at hand anyway. Of keys in panels the panels are the rows.
- */
-static struct few_ahead few_ahead_at(const struct few_block *b, int values, size_t key, size_t end,
-                                     size_t done) {
-    const struct attn_pool_task *t = b->t;
-    const size_t keys = t->panels && !values ? ATTN_KEY_TILE : 1; /* of a row */
-    const size_t row = keys * t->heads * (values ? t->d_v : t->d_k);
-    const ptrdiff_t stride = values ? t->v_row : t->k_row;
-    struct few_ahead a = {.stride = stride, .gap = stride - (ptrdiff_t)row, .near = b->turns || FEW_NEAR};
-    key += done / row * keys;
-    if (key >= end) {
-        a.at = few_at(t, values, b->first);
-        a.stride = 0;
-        a.gap = -(ptrdiff_t)row;
-        a.end = a.at + row;
-    } else {
-        const float *at = few_at(t, values, key);
-        const size_t rows = attn_ceil_div(attn_min(end - key, attn_keys_left(t, key)), keys);
-        a.at = at + done % row;
-        a.end = at + (a.gap == 0 ? rows : 1) * row;
-    }
-    return a;
-}
-
-/*
- * While scores of the tile at j0 are computed for head g, of which keys from `within` on: one head's next tile, or, after
- * the last one, its values; of several heads, which together exceed L1, the values of the whole turn.
- */
-static struct few_ahead few_ahead_scores(const struct few_block *b, size_t j0, size_t g, size_t within) {
-    const struct attn_pool_task *t = b->t;
-    size_t done = within * t->d_k, key = b->first;
-    if (b->turns)
-        done = ((j0 - b->first) * t->heads + g * ATTN_KEY_TILE + within) * t->d_k;
-    else if (j0 + ATTN_KEY_TILE < b->end)
-        return few_ahead_at(b, 0, j0 + ATTN_KEY_TILE, b->hi, done);
-    return few_ahead_at(b, 1, key, b->end, done);
-}
-/* While P V of keys [from, to) is computed for head g: one head's next values; after them, keys of the next turn. */
-static struct few_ahead few_ahead_values(const struct few_block *b, size_t g, size_t from, size_t to) {
-    if (!b->turns && to < b->end) return few_ahead_at(b, 1, to, b->end, 0);
-    const size_t done = b->turns ? g * (b->end - b->first) + (from - b->first) : 0;
-    return few_ahead_at(b, 0, b->end, attn_min(b->end + b->turn, b->hi), done * b->t->d_v);
 }
 
 /* ---- P V --------------------------------------------------------------------------------------------- */
@@ -134,7 +55,8 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
     const struct few_head *h = &b->head[g];
     const size_t most = few_pass_rows(b->turns ? FEW_PV_ROWS : FEW_PV_ALONE, t->n_rows);
     const size_t cols = cols_of[most] * VF32_N;
-    struct few_ahead ahead = few_ahead_values(b, g, from, to);
+    struct few_ahead ahead;
+    few_ahead_values(b, g, from, to, &ahead);
     for (size_t c = 0; c < t->d_v;) {
         const size_t n = c + cols <= t->d_v ? cols : attn_min(VF32_N, t->d_v - c);
         for (size_t r = 0; r < t->n_rows;) {
@@ -204,18 +126,24 @@ static void few_values_hiding(const struct few_block *b, const struct few_head *
 
 /* ---- Scores and softmax of a tile --------------------------------------------------------------------- */
 
-/* Keys [j, end) of the tile at hand: where they lie, or, of several pages, copied to rows one behind the other. */
-static void few_keys(const struct few_block *b, const struct few_head *h, size_t j, size_t end,
-                     struct few_scores *w) {
+ATTN_NOINLINE void few_keys_pages(const struct few_block *b, const struct few_head *h, size_t j,
+                                  struct few_scores *w) {
     const struct attn_pool_task *t = b->t;
     w->k = h->k + attn_k_offset(t, j);
-    w->k_row = t->k_row;
-    w->n = end - j;
     if (t->panels || attn_keys_left(t, j) >= w->n) return;
     w->k = b->copies;
     w->k_row = (ptrdiff_t)pool_v_row(t->d_k);
     for (size_t i = 0; i < w->n; i++)
         pool_copy_row(h->k + attn_k_offset(t, j + i), t->d_k, b->copies + (ptrdiff_t)i * w->k_row);
+}
+
+/* Keys [j, end) of the tile at hand: where they lie, or, of several pages, copied to rows one behind the other. */
+ATTN_INLINE void few_keys(const struct few_block *b, const struct few_head *h, size_t j, size_t end,
+                          struct few_scores *w) {
+    w->k = h->k + (ptrdiff_t)j * b->t->k_row;
+    w->k_row = b->t->k_row;
+    w->n = end - j;
+    if (ATTN_UNLIKELY(b->t->pages || b->t->panels)) few_keys_pages(b, h, j, w);
 }
 
 static void few_scores_rows(const struct few_block *b, struct few_scores *w) {
@@ -229,11 +157,8 @@ static void few_scores_rows(const struct few_block *b, struct few_scores *w) {
 static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j, size_t end) {
     const struct attn_pool_task *t = b->t;
     const struct few_head *h = &b->head[g];
-    struct few_scores w = {.d_k = t->d_k,
-                           .q = h->q,
-                           .s_row = b->p_row,
-                           .panel = t->panels,
-                           .ahead = few_ahead_scores(b, j0, g, 0)};
+    struct few_scores w = {.d_k = t->d_k, .q = h->q, .s_row = b->p_row, .panel = t->panels};
+    if (b->by_rows || t->panels) few_ahead_scores(b, j0, g, 0, &w.ahead);
     if (b->by_rows) {
         few_keys(b, h, j, end, &w);
         w.s = h->p + (j - b->first) * b->p_key;
@@ -251,7 +176,7 @@ static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j,
         float part[FEW_ROWS * VF32_N];
         if (from >= to) continue; /* the caller hides these keys */
         few_keys(b, h, from, to, &w);
-        w.ahead = few_ahead_scores(b, j0, g, at - j0);
+        few_ahead_scores(b, j0, g, at - j0, &w.ahead);
         if (w.n == VF32_N) {
             w.s = h->p + (from - b->first);
             w.s_row = b->p_row;

@@ -22,21 +22,18 @@ static void pool_unpanel(const float *x, size_t d_k, float *to, size_t row) {
 /* Before all tiles: of keys in pages each tile is looked up, the others are where they are. */
 static void pool_keys_begin(struct pool_block *b) {
     const struct attn_pool_task *t = b->t;
-    b->keys = (struct pool_keys){0, t->k, NULL, t->v, t->k_row, t->k_row};
+    b->keys = (struct pool_keys){0, t->k, NULL, t->v, t->k_row};
     if (t->n_kv) b->keys.next = t->k + ATTN_KEY_TILE * t->k_row;
 }
 
-/* The tile of keys [j, end). */
-static void pool_keys_at(struct pool_block *b, size_t j, size_t end) {
+ATTN_NOINLINE void pool_keys_look_up(struct pool_block *b, size_t j, size_t end) {
     const struct attn_pool_task *t = b->t;
     struct pool_keys *keys = &b->keys;
-    if (!t->pages && !t->panels) return;
     const size_t row = pool_v_row(t->d_k), next = attn_min(j + ATTN_KEY_TILE, t->n_kv - 1);
     keys->from = j;
     keys->k = t->k + attn_k_offset(t, j);
     keys->k_row = t->k_row;
     keys->next = t->k + attn_k_offset(t, next);
-    keys->next_row = t->panels ? (ptrdiff_t)t->d_k : t->k_row;
     keys->v = t->v + attn_v_offset(t, j);
     if (!t->panels && attn_keys_left(t, j) >= end - j) return;
     if (t->panels)
@@ -46,6 +43,11 @@ static void pool_keys_at(struct pool_block *b, size_t j, size_t end) {
             pool_copy_row(t->k + attn_k_offset(t, i), t->d_k, b->k + (i - j) * row);
     keys->k = b->k + (t->panels ? j % ATTN_KEY_TILE * row : 0);
     keys->k_row = (ptrdiff_t)row;
+}
+
+/* The tile of keys [j, end). */
+ATTN_INLINE void pool_keys_at(struct pool_block *b, size_t j, size_t end) {
+    if (ATTN_UNLIKELY(b->t->pages || b->t->panels)) pool_keys_look_up(b, j, end);
 }
 
 #endif

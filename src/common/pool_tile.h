@@ -17,11 +17,12 @@
 #include "size.h"
 #include "ukernel_contract.h"
 
-/* Keys of a tile, and what to ask for meanwhile: of the next tile, and their values. Key j is row j - from of each. */
+/* Keys of a tile, and what to ask for meanwhile: the next tile, and their values. Key j is row j - from of each. The next
+ * tile is asked for in rows of k_row, as if it lay like this one, which keeps addresses in few registers. */
 struct pool_keys {
     size_t from;
     const float *k, *next, *v;
-    ptrdiff_t k_row, next_row;
+    ptrdiff_t k_row;
 };
 
 /* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for
@@ -201,15 +202,15 @@ ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const
                              float *p, float *sum) {
     const struct attn_pool_task *t = b->t;
     const size_t lanes = (size_t)nv * VF32_N, lines = t->d_k / ATTN_LINE;
-    const ptrdiff_t at = (ptrdiff_t)(j - b->keys.from), k_row = b->keys.k_row, next_row = b->keys.next_row;
+    const ptrdiff_t at = (ptrdiff_t)(j - b->keys.from), k_row = b->keys.k_row;
     const float *k = b->keys.k + at * k_row, *v = b->keys.v + at * t->v_row;
-    const float *next = b->keys.next + at * next_row, *q = b->q;
+    const float *next = b->keys.next + at * k_row, *q = b->q;
     vf32 c[QK_KEYS][POOL_NV];
     size_t d = 0, left = POOL_PIPELINE && waiting ? QK_KEYS : 0, due = 0;
     pool_zero(QK_KEYS, nv, c);
     for (; d + ATTN_LINE <= t->d_k; d += ATTN_LINE, q += ATTN_LINE * lanes) {
         ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) {
-            ATTN_PREFETCH_L1(next + i * next_row + d);
+            ATTN_PREFETCH_L1(next + i * k_row + d);
             ATTN_PREFETCH_L2(v + i * t->v_row + d);
         }
         uk_qk(QK_KEYS, nv, lanes, k + d, k_row, ATTN_LINE, q, c);
