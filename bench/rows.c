@@ -26,6 +26,11 @@
         .kind = ROW_SDPA, .batch = 1, .n_head = 8, .n_head_kv = 8, .n_q = (N), .n_kv = (N), .d = 128, \
         .p = 128, .causal = CAUSAL, .cache = (CACHE)                                                  \
     }
+#define DECODE_TREE(N_Q, GROUP)                                                                           \
+    {                                                                                                     \
+        .kind = ROW_SDPA, .batch = 1, .n_head = 8 * (GROUP), .n_head_kv = 8, .n_q = (N_Q), .n_kv = 32768, \
+        .d = 128, .p = 128, .tree = true                                                                  \
+    }
 #define DECODE_FROM(CACHE, N_Q, GROUP)                                                                    \
     {                                                                                                     \
         .kind = ROW_SDPA, .batch = 1, .n_head = 8 * (GROUP), .n_head_kv = 8, .n_q = (N_Q), .n_kv = 32768, \
@@ -89,6 +94,7 @@ static const struct row rows[] = {
     DECODE(4, 4, false), /* 16 rows a key: a few draft tokens, or a short turn of a chat */
     DECODE(4, 4, true),
     DECODE(8, 4, false),
+    DECODE_TREE(8, 4),
     DECODE_FROM(CACHE_PAGED, 1, 1),
     DECODE_FROM(CACHE_PAGED, 1, 4),
     DECODE_FROM(CACHE_PAGED, 4, 4),
@@ -182,7 +188,8 @@ static struct row shared_row(size_t i) {
 
 /* Packed keys and values have one layout, whatever that of q and out. */
 static bool has_unfused(const struct row *r) {
-    return r->kind != ROW_LINEAR && r->kind != ROW_ADDITIVE && !r->key_major && !r->cache && !r->window;
+    return r->kind != ROW_LINEAR && r->kind != ROW_ADDITIVE && !r->key_major && !r->cache && !r->window &&
+           !r->tree;
 }
 
 size_t row_count(void) {
@@ -212,7 +219,9 @@ static void fused_name(const struct row *r, char *name, size_t bytes) {
     static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead"};
     const char *kind = r->kind == ROW_SDPA && is_decode(r) ? "decode" : kinds[r->kind];
     static const char *const caches[] = {"", "/paged", "/panels"};
-    const char *layout = r->key_major ? "/key-major" : caches[r->cache], *state = r->warm ? "/warm" : "";
+    const char *layout = r->key_major ? "/key-major" : caches[r->cache], *state = r->warm   ? "/warm"
+                                                                                  : r->tree ? "/tree-mask"
+                                                                                            : "";
     char window[32] = "";
 
     if (r->window) snprintf(window, sizeof window, "/window%zu", r->window);

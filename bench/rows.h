@@ -21,6 +21,8 @@ struct row {
     attn_causal causal;
     bool key_major; /* q, k, v and out lie [batch, row, head, column], as most hosts keep them */
     bool warm;      /* keys and values stay in whatever cache holds them, where they would be out of cache */
+    bool
+        tree; /* a boolean mask for each row and key, which hides from the draft tokens at the end all but their own branch */
     enum row_cache cache;
     size_t window; /* keys before its own that a row sees; 0: all */
     bool unfused;  /* the same work by scores, softmax and P V one after the other (one thread) */

@@ -111,6 +111,25 @@ static const char *set_copy(struct stage *s, struct stage_copy *copy, struct are
     return NULL;
 }
 
+/* Two branches of draft tokens, one after the other, behind keys that all rows see. */
+static const char *set_tree(struct stage *s, struct arena *work) {
+    const struct row *r = s->row;
+    unsigned char *mask = arena_take(work, r->n_q * r->n_kv);
+
+    if (!mask) {
+        return no_room;
+    }
+    for (size_t i = 0; i < r->n_q; i++) {
+        for (size_t j = 0; j < r->n_kv; j++) {
+            const size_t draft = j + r->n_q - r->n_kv; /* from n_q on: not one */
+            mask[i * r->n_kv + j] = draft >= r->n_q || (draft <= i && draft % 2 == i % 2);
+        }
+    }
+    s->mask = attn_tensor_contiguous(mask, ATTN_BOOL, 1, 1, r->n_q, r->n_kv);
+    s->scoring.mask = &s->mask;
+    return NULL;
+}
+
 /* What all copies share: x or q, the output, the scoring. */
 static const char *set_shared(struct stage *s, struct arena *source, struct arena *work) {
     const struct row *r = s->row;
@@ -139,7 +158,10 @@ static const char *set_shared(struct stage *s, struct arena *source, struct aren
         s->scoring.scale = 1 / (sqrtf((float)r->p) * (float)r->d);
         break;
     }
-    return s->out.data && (s->x.data || s->q.data) ? NULL : no_room;
+    if (!s->out.data || (!s->x.data && !s->q.data)) {
+        return no_room;
+    }
+    return r->tree ? set_tree(s, work) : NULL;
 }
 
 /* ---- Unfused ------------------------------------------------------------------------------------------- */

@@ -30,6 +30,7 @@ struct stage {
     attn_tensor x, q, w_a, out; /* linear, head: x */
     attn_scoring scoring;
     size_t window[2];
+    attn_tensor mask;
     struct unfused unfused;
     double pack_seconds;                    /* that packing the keys and values of the last copy took */
     attn_tensor projected[3], concatenated; /* unfused heads: q, k, v and the heads' outputs */
