@@ -170,6 +170,20 @@ struct attn_rope_task {
     ptrdiff_t y_row, y_head;
 };
 typedef void attn_rope_fn(const struct attn_rope_task *task);
+
+/*
+ * Each of n_rows x n_head rows of `columns` floats, in place: x_j = x_j / sqrt(mean of squares + epsilon) * weight_j,
+ * as order.h says under "norm". Exactly those floats are read and written.
+ */
+struct attn_norm_task {
+    size_t n_rows, n_head, columns; /* 1 <= columns */
+    float *x;
+    ptrdiff_t x_row, x_head;
+    const float *weight;
+    float epsilon;
+};
+typedef void attn_norm_fn(const struct attn_norm_task *task);
+
 /*
  * Merges partial results into rows [row, row + n_rows) of head `head` of batch element `batch`, as order.h
  * says under "parts". The tensors are the caller's, checked: sizes that fit each other, f32. Where a part's
@@ -209,6 +223,7 @@ struct attn_backend {
     attn_pool_scratch_fn *pool_scratch;
     attn_rope_table_fn *rope_table;
     attn_rope_fn *rope;
+    attn_norm_fn *norm;
     attn_combine_fn *combine;
 };
 

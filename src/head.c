@@ -2,29 +2,16 @@
 #include <string.h>
 
 #include "additive.h"
-#include "linear.h"
+#include "layer.h"
+#include "pack.h"
 #include "pool.h"
 
-/*
- * One of W_q, W_k, W_v over heads [first, first + heads) of the stack. The linear kernels work on whole panels,
- * so where the heads do not begin at a panel's edge, the panel's earlier outputs are computed too (`skip`).
- */
-struct projection {
-    const attn_packed *w;
-    const attn_tensor *x;
-    size_t o0, o1;
-    attn_tensor y;    /* [batch, 1, rows, o1 - o0] in scratch */
-    attn_tensor view; /* [batch, heads, rows, p] of y */
-    size_t skip, bytes;
-};
-
-struct layer {
-    attn_weights w;
+struct call {
+    struct attn_layer layer;
     attn_scoring scoring;
     attn_head_args a;
     int multi;
-    size_t p_q, p_k, p_v;
-    struct projection q, k, v;
+    struct attn_projection q, k, v;
     struct attn_features f_q, f_k;
     struct attn_pooling_problem p;
     attn_tensor w_a;   /* the range's part of weights.w_a */
@@ -32,107 +19,8 @@ struct layer {
     size_t heads_bytes, pool_bytes;
 };
 
-static attn_status check_stack(attn_context *c, const char *name, const attn_packed *w, size_t heads,
-                               size_t *p) {
-    ATTN_TRY(attn_packed_check(c, name, w));
-    if (!heads || w->n % heads)
-        return attn_fail(c, ATTN_ERROR_SHAPE, "%s: its %zu outputs are no multiple of %zu heads", name,
-                         (size_t)w->n, heads);
-    *p = (size_t)w->n / heads;
-    return ATTN_OK;
-}
-
-static attn_status check_weights(attn_context *c, struct layer *l) {
-    const attn_weights *w = &l->w;
-    if (!w->n_head || !w->n_head_kv || w->n_head % w->n_head_kv)
-        return attn_fail(c, ATTN_ERROR_SHAPE, "weights.n_head: %zu is no multiple of n_head_kv = %zu",
-                         w->n_head, w->n_head_kv);
-    if ((unsigned)w->pooling > ATTN_POOLING_ADDITIVE)
-        return attn_fail(c, ATTN_ERROR_ARGUMENT, "weights.pooling has no value %d", (int)w->pooling);
-    ATTN_TRY(check_stack(c, "weights.w_q", w->w_q, w->n_head, &l->p_q));
-    ATTN_TRY(check_stack(c, "weights.w_k", w->w_k, w->n_head_kv, &l->p_k));
-    ATTN_TRY(check_stack(c, "weights.w_v", w->w_v, w->n_head_kv, &l->p_v));
-    if (w->pooling == ATTN_POOLING_DOT && l->p_q != l->p_k)
-        return attn_fail(c, ATTN_ERROR_SHAPE,
-                         "weights.w_k: p_k is %zu, but dot-product pooling needs p_q = %zu", l->p_k, l->p_q);
-    if (w->pooling == ATTN_POOLING_ADDITIVE && !w->w_a)
-        return attn_fail(c, ATTN_ERROR_ARGUMENT, "weights.w_a is null");
-    if (l->multi && w->w_o) {
-        ATTN_TRY(attn_packed_check(c, "weights.w_o", w->w_o));
-        if (w->w_o->k != w->n_head * l->p_v)
-            return attn_fail(c, ATTN_ERROR_SHAPE, "weights.w_o: it takes %zu inputs, but the heads give %zu",
-                             (size_t)w->w_o->k, w->n_head * l->p_v);
-    }
-    return ATTN_OK;
-}
-
-static attn_status plan_projection(attn_context *c, const char *name, struct projection *j,
-                                   const attn_tensor *x, const attn_packed *w, size_t first, size_t heads,
-                                   size_t p) {
-    const size_t nr = c->backend->layout, n = (size_t)w->n;
-    const size_t begin = first * p, end = begin + heads * p;
-    ATTN_TRY(attn_tensor_expect(c, name, x, SIZE_MAX, 1, SIZE_MAX, (size_t)w->k));
-    j->w = w;
-    j->x = x;
-    j->o0 = begin - begin % nr;
-    j->o1 = end % nr ? (end / nr + 1) * nr : end;
-    if (j->o1 > n) j->o1 = n;
-    j->skip = begin - j->o0;
-    const size_t width = j->o1 - j->o0;
-    size_t rows, floats;
-    j->bytes = 0;
-    if (__builtin_mul_overflow(x->size[BATCH], x->size[ROW], &rows) ||
-        __builtin_mul_overflow(rows, width, &floats) || !attn_size_add(&j->bytes, floats, sizeof(float)))
-        return attn_fail(c, ATTN_ERROR_OVERFLOW, "%s: its projection does not fit the address space", name);
-    j->y = attn_tensor_contiguous(NULL, ATTN_F32, x->size[BATCH], 1, x->size[ROW], width);
-    j->view = j->y;
-    j->view.size[HEAD] = heads;
-    j->view.size[COLUMN] = p;
-    j->view.stride[HEAD] = (ptrdiff_t)(p * sizeof(float));
-    return ATTN_OK;
-}
-
-/* All three as one round of tasks; returns what follows them in scratch. */
-static char *run_projections(attn_context *c, struct projection *const j[3], char *at) {
-    struct attn_linear_call calls[3];
-    for (size_t i = 0; i < 3; i++) {
-        j[i]->y.data = at;
-        j[i]->view.data = (float *)(void *)at + j[i]->skip;
-        calls[i] = (struct attn_linear_call){j[i]->x, j[i]->w, j[i]->o0, j[i]->o1, &j[i]->y};
-        at += j[i]->bytes;
-    }
-    attn_linear_run(c, calls, 3);
-    return at;
-}
-
-/* Where the pooling writes: out, seen as heads; or scratch, where W_o follows. */
-static attn_status plan_heads(attn_context *c, struct layer *l, size_t heads, unsigned flags,
-                              struct attn_span *span) {
-    const attn_tensor *q = l->a.q, *out = l->a.out;
-    const size_t width = heads * l->p_v;
-    const int projects = l->multi && l->w.w_o;
-    ATTN_TRY(attn_tensor_check(c, "out", out, flags | TENSOR_OUTPUT, span));
-    ATTN_TRY(attn_tensor_expect(c, "out", out, q->size[BATCH], 1, q->size[ROW],
-                                projects ? (size_t)l->w.w_o->n : width));
-    l->heads = *out;
-    l->heads_bytes = 0;
-    if (projects) {
-        size_t rows, floats;
-        if (__builtin_mul_overflow(q->size[BATCH], q->size[ROW], &rows) ||
-            __builtin_mul_overflow(rows, width, &floats) ||
-            !attn_size_add(&l->heads_bytes, floats, sizeof(float)))
-            return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: the heads' outputs do not fit the address space");
-        l->heads = attn_tensor_contiguous(NULL, ATTN_F32, q->size[BATCH], 1, q->size[ROW], width);
-    }
-    l->heads.size[HEAD] = heads;
-    l->heads.size[COLUMN] = l->p_v;
-    l->heads.stride[HEAD] = (ptrdiff_t)(l->p_v * sizeof(float));
-    l->heads.stride[COLUMN] = sizeof(float);
-    return ATTN_OK;
-}
-
-static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, size_t heads, size_t kv) {
-    const attn_weights *w = &l->w;
+static attn_status plan_pooling(attn_context *c, struct call *l, size_t head, size_t heads, size_t kv) {
+    const attn_weights *w = &l->layer.w;
     const int additive = w->pooling == ATTN_POOLING_ADDITIVE;
     ATTN_TRY(attn_features_plan(c, "weights.a_q", additive ? w->a_q : NULL, head, &l->q.view, &l->f_q));
     ATTN_TRY(attn_features_plan(c, "weights.a_k", additive ? w->a_k : NULL, kv, &l->k.view, &l->f_k));
@@ -167,10 +55,10 @@ static attn_status plan_pooling(attn_context *c, struct layer *l, size_t head, s
 /* The caller's memory: outputs first, then everything that is read. */
 enum { SPANS = 12 + ATTN_SCORING_SPANS, OUTPUTS = 3 };
 
-static attn_status check_memory(attn_context *c, const struct layer *l, unsigned flags,
+static attn_status check_memory(attn_context *c, const struct call *l, unsigned flags,
                                 const struct attn_span *out) {
     const attn_head_args *a = &l->a;
-    const attn_weights *w = &l->w;
+    const attn_weights *w = &l->layer.w;
     struct attn_span spans[SPANS] = {{0}};
     const unsigned written = flags | TENSOR_F32 | TENSOR_OUTPUT;
     spans[0] = *out;
@@ -196,7 +84,7 @@ static attn_status check_memory(attn_context *c, const struct layer *l, unsigned
 }
 
 static attn_status prepare(attn_context *c, const attn_head_args *args, int multi, int query,
-                           struct layer *l) {
+                           struct call *l) {
     const unsigned flags = query ? TENSOR_NO_DATA : 0;
     struct attn_span out, spans[ATTN_POOL_SPANS];
     size_t n, n_outputs;
@@ -204,29 +92,31 @@ static attn_status prepare(attn_context *c, const attn_head_args *args, int mult
     l->multi = multi;
     ATTN_TRY(attn_enter(c));
     ATTN_TRY(attn_struct_read(c, "args", &l->a, sizeof l->a, args));
-    ATTN_TRY(attn_struct_read(c, "weights", &l->w, sizeof l->w, l->a.weights));
+    ATTN_TRY(attn_struct_read(c, "weights", &l->layer.w, sizeof l->layer.w, l->a.weights));
     ATTN_TRY(attn_scoring_read(c, &l->scoring, l->a.scoring, 0));
-    ATTN_TRY(check_weights(c, l));
-    const size_t group = l->w.n_head / l->w.n_head_kv;
-    const size_t head = multi ? 0 : l->a.head, heads = multi ? l->w.n_head : 1;
-    const size_t kv = head / group, kv_heads = multi ? l->w.n_head_kv : 1;
-    if (head >= l->w.n_head)
-        return attn_fail(c, ATTN_ERROR_ARGUMENT, "head is %zu, but there are %zu heads", head, l->w.n_head);
+    ATTN_TRY(attn_layer_check(c, &l->layer, multi));
+    const size_t group = l->layer.w.n_head / l->layer.w.n_head_kv;
+    const size_t head = multi ? 0 : l->a.head, heads = multi ? l->layer.w.n_head : 1;
+    const size_t kv = head / group, kv_heads = multi ? l->layer.w.n_head_kv : 1;
+    if (head >= l->layer.w.n_head)
+        return attn_fail(c, ATTN_ERROR_ARGUMENT, "head is %zu, but there are %zu heads", head,
+                         l->layer.w.n_head);
     const attn_tensor *const inputs[] = {l->a.q, l->a.k, l->a.v};
     for (int i = 0; i < 3; i++)
         ATTN_TRY(attn_tensor_check(c, (const char *const[]){"q", "k", "v"}[i], inputs[i], flags | TENSOR_F32,
                                    NULL));
-    ATTN_TRY(plan_projection(c, "q", &l->q, l->a.q, l->w.w_q, head, heads, l->p_q));
-    ATTN_TRY(plan_projection(c, "k", &l->k, l->a.k, l->w.w_k, kv, kv_heads, l->p_k));
-    ATTN_TRY(plan_projection(c, "v", &l->v, l->a.v, l->w.w_v, kv, kv_heads, l->p_v));
-    ATTN_TRY(plan_heads(c, l, heads, flags | TENSOR_F32, &out));
+    ATTN_TRY(attn_projection_plan(c, "q", &l->q, l->a.q, l->layer.w.w_q, head, heads, l->layer.p_q));
+    ATTN_TRY(attn_projection_plan(c, "k", &l->k, l->a.k, l->layer.w.w_k, kv, kv_heads, l->layer.p_k));
+    ATTN_TRY(attn_projection_plan(c, "v", &l->v, l->a.v, l->layer.w.w_v, kv, kv_heads, l->layer.p_v));
+    ATTN_TRY(attn_layer_heads(c, &l->layer, multi, "q", l->a.q, l->a.out, heads, flags | TENSOR_F32,
+                              &l->heads, &l->heads_bytes, &out));
     ATTN_TRY(plan_pooling(c, l, head, heads, kv));
     ATTN_TRY(attn_pool_check(c, &l->p, 1, spans, &n, &n_outputs)); /* shapes: most of it has no address yet */
     ATTN_TRY(check_memory(c, l, flags, &out));
     return attn_pool_scratch_bytes(c, &l->p, 0, &l->pool_bytes);
 }
 
-static attn_status scratch_bytes(attn_context *c, const struct layer *l, size_t *bytes) {
+static attn_status scratch_bytes(attn_context *c, const struct call *l, size_t *bytes) {
     const size_t parts[] = {l->q.bytes,   l->k.bytes,     l->v.bytes,   l->f_q.bytes,
                             l->f_k.bytes, l->heads_bytes, l->pool_bytes};
     *bytes = 0;
@@ -239,30 +129,27 @@ static attn_status scratch_bytes(attn_context *c, const struct layer *l, size_t 
 }
 
 static attn_status run(attn_context *c, const attn_head_args *args, int multi) {
-    struct layer l;
+    struct call l;
     size_t need;
     void *scratch;
     ATTN_TRY(prepare(c, args, multi, 0, &l));
     ATTN_TRY(scratch_bytes(c, &l, &need));
     ATTN_TRY(attn_scratch_take(c, need, &scratch));
-    char *at = run_projections(c, (struct projection *const[]){&l.q, &l.k, &l.v}, scratch);
+    struct attn_projection *const projections[] = {&l.q, &l.k, &l.v};
+    char *at = attn_projections_place(projections, scratch);
+    attn_projections_run(c, projections);
     attn_features_run(c, &l.f_q, &l.q.view, at);
     at += l.f_q.bytes;
     attn_features_run(c, &l.f_k, &l.k.view, at);
     at += l.f_k.bytes;
     if (l.heads_bytes) l.heads.data = at;
     attn_pool_run(c, &l.p, at + l.heads_bytes);
-    if (multi && l.w.w_o) {
-        const attn_tensor concatenated = attn_tensor_contiguous(l.heads.data, ATTN_F32, l.heads.size[BATCH],
-                                                                1, l.heads.size[ROW], l.w.n_head * l.p_v);
-        attn_linear_run(c, &(struct attn_linear_call){&concatenated, l.w.w_o, 0, (size_t)l.w.w_o->n, l.a.out},
-                        1);
-    }
+    if (multi && l.layer.w.w_o) attn_layer_output(c, &l.layer, &l.heads, l.a.out);
     return ATTN_OK;
 }
 
 static attn_status query_scratch(attn_context *c, const attn_head_args *args, int multi, size_t *bytes) {
-    struct layer l;
+    struct call l;
     size_t need;
     ATTN_TRY(prepare(c, args, multi, 1, &l));
     if (!bytes) return attn_fail(c, ATTN_ERROR_ARGUMENT, "bytes is null");

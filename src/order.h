@@ -28,6 +28,9 @@
  *              M = max lse_i, w_i = exp2((lse_i - M) * log2(e)), l = sum of w_i from 0 upwards, o = chain of
  *              fma(w_i, out_i, o) from -0 (so that one part is copied, with the signs of its zeros).
  *              out = o * (1 / l); lse = fma(log2(l), ln(2), M).
+ *  norm        (q_norm, k_norm) of a head's p columns, before RoPE: ATTN_NORM_CHAINS chains from 0, column j in chain
+ *              j mod ATTN_NORM_CHAINS: s = fma(x_j, x_j, s) in ascending j; their tree (neighbours first); m = tree / p;
+ *              f = 1 / sqrt(m + epsilon); x_j = (x_j * f) * w_j.
  *  exp2, tanh, log2 are SLEEF's Sleef_finz_* (exp2 u10, tanh u35, log2 u10), or the same bits inlined.
  */
 #ifndef ATTN_ORDER_H
@@ -47,6 +50,9 @@
 /* A stale maximum is kept until a score exceeds it by this much in log2 units: p stays below 2^8, the
  * sum of a chunk below 2^19, far from overflow; 0 instead would rescale on almost every early tile. */
 #define ATTN_RESCALE 8.0f
+
+/* Two vectors on AVX2, four on NEON: enough chains to hide some of a fused multiply-add's latency in a head of 128. */
+#define ATTN_NORM_CHAINS 16
 
 #define ATTN_LOG2E 0x1.715476p+0f /* check: f32(1 / ln 2) */
 #define ATTN_LN2 0x1.62e43p-1f    /* check: f32(ln 2) */

@@ -12,6 +12,7 @@
 #include "common/few_body.h"
 #include "common/combine_body.h"
 #include "common/rope_body.h"
+#include "common/norm_body.h"
 
 const struct attn_backend attn_backend_neon = {
     .name = "neon",
@@ -27,5 +28,6 @@ const struct attn_backend attn_backend_neon = {
     .pool_scratch = scratch_any,
     .rope_table = rope_table_body,
     .rope = rope_body,
+    .norm = norm_body,
     .combine = combine_body,
 };

@@ -13,5 +13,6 @@ const struct attn_backend attn_backend_scalar = {
     .pool_scratch = attn_pool_scratch_scalar,
     .rope_table = attn_rope_table_scalar,
     .rope = attn_rope_scalar,
+    .norm = attn_norm_scalar,
     .combine = attn_combine_scalar,
 };

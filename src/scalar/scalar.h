@@ -21,4 +21,7 @@ attn_combine_fn attn_combine_scalar;
 attn_rope_table_fn attn_rope_table_scalar;
 attn_rope_fn attn_rope_scalar;
 
+/* The root in double, each output rounded once. */
+attn_norm_fn attn_norm_scalar;
+
 #endif
