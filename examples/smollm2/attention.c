@@ -1,61 +1,41 @@
-/* The attention of one layer. The only part of the model that knows how keys and values are kept. */
-#include <string.h>
-
+/* The attention of one layer, and its cache. */
+#include "common.h"
 #include "model.h"
 
-/* Rows [n][n_head_kv][d_head] to their places in the cache. */
-static void append(const struct model *m, const float *rows, size_t n, float *cache) {
-    for (size_t row = 0; row < n; row++) {
-        for (size_t head = 0; head < m->n_head_kv; head++, rows += m->d_head) {
-            memcpy(cache + (head * m->capacity + m->length + row) * m->d_head, rows,
-                   m->d_head * sizeof *rows);
-        }
-    }
-}
-
-/* [1, n_head, n, d_head] over memory whose heads and rows lie that many floats apart. */
-static attn_tensor view(const struct model *m, float *data, size_t n_head, size_t n, size_t head,
-                        size_t row) {
-    attn_tensor tensor = attn_tensor_contiguous(data, ATTN_F32, 1, n_head, n, m->d_head);
-
-    tensor.stride[1] = (ptrdiff_t)(head * sizeof *data);
-    tensor.stride[2] = (ptrdiff_t)(row * sizeof *data);
-    return tensor;
-}
-
-/* Rotates rows x of the next n positions into y, which may be x. GGUF files of this family have their W_q and W_k permuted
- * so that the columns of a pair are neighbours. */
-static void rotate(const struct model *m, const attn_tensor *x, const attn_tensor *y) {
-    const int64_t first = (int64_t)m->length;
+void attend(struct model *m, struct layer *layer, float *x, size_t n, float *out) {
+    /* GGUF files of this family have their W_q and W_k permuted so that the columns of a pair are neighbours. */
     const attn_rope rope = {
         .size = sizeof rope, .style = ATTN_ROPE_INTERLEAVED, .dims = m->d_rotary, .base = m->rotary_base};
-    const attn_rope_args args = {.size = sizeof args, .rope = &rope, .x = x, .y = y, .offsets = &first};
+    const attn_weights weights = {.size = sizeof weights,
+                                  .n_head = m->n_head,
+                                  .n_head_kv = m->n_head_kv,
+                                  .w_q = layer->w_q,
+                                  .w_k = layer->w_k,
+                                  .w_v = layer->w_v,
+                                  .w_o = layer->w_o};
+    const attn_tensor from = attn_tensor_contiguous(x, ATTN_F32, 1, 1, n, m->d_model);
+    const attn_tensor to = attn_tensor_contiguous(out, ATTN_F32, 1, 1, n, m->d_model);
+    const attn_step_args args = {
+        .size = sizeof args, .weights = &weights, .x = &from, .out = &to, .kv = &layer->cache, .rope = &rope};
+    double start = seconds();
 
-    check(m, attn_rope_apply(m->context, &args), "attn_rope_apply");
+    check(m, attn_multihead_step(m->context, &args), "attn_multihead_step");
+    m->attention_seconds += seconds() - start;
 }
 
-void attend(struct model *m, const struct layer *layer, float *x, size_t n, float *out) {
-    size_t d = m->d_head, n_kv = m->length + n;
-    attn_tensor q = view(m, m->q, m->n_head, n, d, m->n_head * d);
-    attn_tensor new_k = view(m, m->k, m->n_head_kv, n, d, m->n_head_kv * d);
-    attn_tensor to_k = view(m, layer->keys + m->length * d, m->n_head_kv, n, m->capacity * d, d);
-    attn_tensor k = view(m, layer->keys, m->n_head_kv, n_kv, m->capacity * d, d);
-    attn_tensor v = view(m, layer->values, m->n_head_kv, n_kv, m->capacity * d, d);
-    attn_tensor pooled = view(m, m->pooled, m->n_head, n, d, m->n_head * d);
-    attn_scoring scoring = {.size = sizeof scoring, .causal = ATTN_CAUSAL_BOTTOM_RIGHT};
-    attn_sdpa_args args = {
-        .size = sizeof args, .q = &q, .k = &k, .v = &v, .out = &pooled, .scoring = &scoring};
-    double start = seconds(), pooling;
+void make_cache(const struct model *m, struct layer *layer) {
+    const attn_kv_shape shape = {.size = sizeof shape,
+                                 .layout = ATTN_KV_PANELS,
+                                 .n_sequences = 1,
+                                 .blocks_per_sequence = (m->capacity + CACHE_BLOCK - 1) / CACHE_BLOCK,
+                                 .block_rows = CACHE_BLOCK,
+                                 .n_head_kv = m->n_head_kv,
+                                 .p_k = m->d_head,
+                                 .p_v = m->d_head};
+    size_t bytes;
 
-    linear(m, x, n, layer->w_q, m->q);
-    linear(m, x, n, layer->w_k, m->k);
-    linear(m, x, n, layer->w_v, m->v);
-    rotate(m, &q, &q);
-    rotate(m, &new_k, &to_k);
-    append(m, m->v, n, layer->values);
-    pooling = seconds();
-    check(m, attn_sdpa(m->context, &args), "attn_sdpa");
-    m->pooling_seconds += seconds() - pooling;
-    linear(m, m->pooled, n, layer->w_o, out);
-    m->attention_seconds += seconds() - start;
+    check(m, attn_kv_bytes(m->context, &shape, &bytes), "attn_kv_bytes");
+    layer->cache_memory = get_array(bytes, 1);
+    layer->cache.size = sizeof layer->cache;
+    check(m, attn_kv_create(m->context, &shape, layer->cache_memory, bytes, &layer->cache), "attn_kv_create");
 }

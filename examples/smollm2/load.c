@@ -134,13 +134,11 @@ static void load_layer(struct model *m, const struct gguf *gguf, size_t i) {
     layer->w_gate_up = pack(m, find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_gate.weight", i),
                             find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_up.weight", i));
     layer->w_down = pack(m, find_tensor(gguf, m->d_model, m->d_mlp, "blk.%zu.ffn_down.weight", i), NULL);
-    layer->keys = get_array(m->capacity * kv, sizeof *layer->keys);
-    layer->values = get_array(m->capacity * kv, sizeof *layer->values);
+    make_cache(m, layer);
 }
 
 void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity) {
-    size_t q = m->n_head * m->d_head, kv = m->n_head_kv * m->d_head,
-           rows = capacity < CHUNK ? capacity : CHUNK;
+    size_t rows = capacity < CHUNK ? capacity : CHUNK;
 
     m->context = context;
     m->capacity = capacity;
@@ -159,10 +157,6 @@ void model_load(struct model *m, const struct gguf *gguf, attn_context *context,
     m->x = get_array(rows * m->d_model, sizeof *m->x);
     m->normed = get_array(rows * m->d_model, sizeof *m->normed);
     m->update = get_array(rows * m->d_model, sizeof *m->update);
-    m->q = get_array(rows * q, sizeof *m->q);
-    m->k = get_array(rows * kv, sizeof *m->k);
-    m->v = get_array(rows * kv, sizeof *m->v);
-    m->pooled = get_array(rows * q, sizeof *m->pooled);
     m->mlp = get_array(rows * 2 * m->d_mlp, sizeof *m->mlp);
     m->logits = get_array(m->n_token, sizeof *m->logits);
 }
@@ -170,8 +164,7 @@ void model_load(struct model *m, const struct gguf *gguf, attn_context *context,
 static void drop(const attn_packed *packed) { free((void *)(uintptr_t)packed); }
 
 void model_close(struct model *m) {
-    float *const arrays[] = {m->x, m->normed, m->update, m->q,      m->k,
-                             m->v, m->pooled, m->mlp,    m->logits, m->output_norm};
+    float *const arrays[] = {m->x, m->normed, m->update, m->mlp, m->logits, m->output_norm};
 
     for (size_t i = 0; m->layers && i < m->n_layer; i++) {
         struct layer *layer = &m->layers[i];
@@ -184,8 +177,7 @@ void model_close(struct model *m) {
         drop(layer->w_down);
         free(layer->attention_norm);
         free(layer->mlp_norm);
-        free(layer->keys);
-        free(layer->values);
+        free(layer->cache_memory);
     }
     drop(m->w_output);
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {

@@ -170,13 +170,10 @@ static void print_token(const struct tokenizer *t, uint32_t id) {
 /* Times and shares of a part of the run: from the model's counters, which are set to 0. */
 static void report(struct model *m, const char *what, size_t n, double time) {
     if (n) {
-        fprintf(stderr,
-                "%s %5zu tokens in %6.2f s: %8.1f tokens/s; %4.1f %% of the time in attention (%.1f %% "
-                "pooling)\n",
-                what, n, time, (double)n / time, 100 * m->attention_seconds / time,
-                100 * m->pooling_seconds / time);
+        fprintf(stderr, "%s %5zu tokens in %6.2f s: %8.1f tokens/s; %4.1f %% of the time in attention\n",
+                what, n, time, (double)n / time, 100 * m->attention_seconds / time);
     }
-    m->attention_seconds = m->pooling_seconds = 0;
+    m->attention_seconds = 0;
 }
 
 /* The best token, the first one of equals; the second best in *second. */

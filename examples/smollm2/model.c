@@ -72,7 +72,7 @@ static void run_chunk(struct model *m, const uint32_t *ids, size_t n) {
         gguf_floats(m->embedding, ids[row], m->x + row * m->d_model);
     }
     for (size_t i = 0; i < m->n_layer; i++) {
-        const struct layer *layer = &m->layers[i];
+        struct layer *layer = &m->layers[i];
 
         rms_norm(m, m->x, n, layer->attention_norm, m->normed);
         attend(m, layer, m->normed, n, m->update);
@@ -81,7 +81,6 @@ static void run_chunk(struct model *m, const uint32_t *ids, size_t n) {
         run_mlp(m, layer, m->normed, n, m->update);
         add(m->x, m->update, n * m->d_model);
     }
-    m->length += n;
 }
 
 const float *model_run(struct model *m, const uint32_t *ids, size_t n) {

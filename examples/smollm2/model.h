@@ -16,7 +16,8 @@ struct layer {
     const attn_packed *w_q, *w_k, *w_v, *w_o;
     const attn_packed *w_gate_up, *w_down; /* gate's rows, then up's */
     float *attention_norm, *mlp_norm;
-    float *keys, *values; /* the KV cache: [n_head_kv][capacity][d_head], keys rotated */
+    attn_kv cache;
+    void *cache_memory;
 };
 
 struct model {
@@ -31,15 +32,17 @@ struct model {
     const attn_packed *w_output;
     float *output_norm;
 
-    size_t length, capacity; /* tokens in the cache, and how many it has room for */
-    /* for a chunk of rows: residual stream, its norm, what a sub-layer adds, projections,
-     * pooled heads, MLP */
-    float *x, *normed, *update, *q, *k, *v, *pooled, *mlp, *logits;
-    double attention_seconds, pooling_seconds; /* time spent in attend(), and of it in attn_sdpa() */
+    size_t capacity; /* tokens that the caches have room for */
+    /* for a chunk of rows: residual stream, its norm, what a sub-layer adds, MLP */
+    float *x, *normed, *update, *mlp, *logits;
+    double attention_seconds; /* time spent in attend() */
 };
 
 /* Rows that are computed at once at most. The results do not depend on it. */
 enum { CHUNK = 512 };
+
+/* Tokens of a block of the cache. */
+enum { CACHE_BLOCK = 256 };
 
 /* The sizes from the file's metadata; dies where it is another kind of model. Loads nothing. */
 void model_describe(struct model *m, const struct gguf *gguf);
@@ -51,8 +54,10 @@ void model_close(struct model *m);
 /* Appends n tokens (1 or more) to the cache; the logits of what follows the last one, [n_token]. */
 const float *model_run(struct model *m, const uint32_t *ids, size_t n);
 
-/* attention.c: out = W_o [heads of x] for the n new rows of x, already normed; fills the layer's cache. */
-void attend(struct model *m, const struct layer *layer, float *x, size_t n, float *out);
+/* attention.c: out = W_o [heads of x] for the n new rows of x, already normed, whose keys and values go to the
+ * layer's cache. */
+void attend(struct model *m, struct layer *layer, float *x, size_t n, float *out);
+void make_cache(const struct model *m, struct layer *layer);
 
 /* y = x W^T for n rows; sizes as packed. */
 void linear(struct model *m, float *x, size_t n, const attn_packed *w, float *y);
