@@ -56,6 +56,13 @@ static inline size_t attn_kv_slot(const struct attn_kv_view *v, size_t key) {
     return v->kv.firsts ? at % v->slots : at;
 }
 
+/* Keys of a sequence with as many chunks as any that there is room for: those of a ring (and without arrays it may be one)
+ * begin and end within a chunk, however long the sequence is. */
+static inline size_t attn_kv_filled(const struct attn_kv_view *v) {
+    const size_t more = v->kv.firsts || !v->kv.lengths ? ATTN_CHUNK : 0;
+    return v->capacity > SIZE_MAX - more ? SIZE_MAX : v->capacity + more;
+}
+
 /* The table's entry for a slot of sequence s; below 0: none. */
 static inline ptrdiff_t attn_kv_entry(const struct attn_kv_view *v, size_t s, size_t slot) {
     return v->kv.blocks ? (ptrdiff_t)v->kv.blocks[s * v->slots + slot] : (ptrdiff_t)s;

@@ -42,8 +42,7 @@ static size_t blocks_of(const struct plan *plan, const struct attn_sequence *q) 
     return attn_ceil_div(q->rows * plan->group, plan->block_rows);
 }
 static size_t chunks_of(const struct plan *plan, const struct attn_sequence *q) {
-    const size_t more = plan->sizes.filled; /* a ring's keys may begin and end within a chunk */
-    return plan->split ? attn_max(1, attn_ceil_div(q->n_kv, ATTN_CHUNK) - q->first / ATTN_CHUNK + more) : 1;
+    return plan->split ? attn_max(1, attn_ceil_div(q->n_kv, ATTN_CHUNK) - q->first / ATTN_CHUNK) : 1;
 }
 
 static struct attn_sequence sequence_at(const struct plan *plan, size_t b) {
@@ -140,7 +139,7 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     size_t most_q, most_kv, most_rows, total = 0, each = 0;
     *plan = (struct plan){.backend = b, .p = p, .sizes = attn_pool_sizes(p), .together = 1};
     plan->sizes.filled = filled && p->kv;
-    if (plan->sizes.filled) plan->sizes.n_kv = p->kv->capacity;
+    if (plan->sizes.filled) plan->sizes.n_kv = attn_kv_filled(p->kv);
     plan->n_head_kv = p->k->size[HEAD];
     plan->group = p->q->size[HEAD] / plan->n_head_kv;
     plan->sequences = attn_sequences(&p->scoring, &plan->sizes);

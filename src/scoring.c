@@ -137,7 +137,7 @@ size_t attn_sequences(const attn_scoring *s, const struct attn_scoring_sizes *z)
 /* Its keys in the cache. */
 static void read_cached(const struct attn_scoring_sizes *z, size_t b, struct attn_sequence *q) {
     if (z->filled) {
-        q->n_kv = z->kv->capacity;
+        q->n_kv = attn_kv_filled(z->kv);
         return;
     }
     q->cached = z->kv_sequences ? z->kv_sequences[b] : b;

@@ -33,6 +33,7 @@ enum factor {
     FILL,
     LAYOUT,
     WORKERS,
+    CACHE,
     N_FACTORS
 };
 
@@ -49,6 +50,7 @@ static const size_t ragged[] = {0, 0, 1, 3, 9};
 static const float caps[] = {0, 1.5f, 30};
 static const unsigned mask_bits[] = {15, 0, 8, 12, 6, 9};
 static const size_t heads[][2] = {{1, 1}, {4, 2}, {7, 1}, {16, 8}}; /* few rows take several heads at once */
+static const unsigned caches[] = {0, 1, 3, 4, 6, 9, 11, 12, 13};    /* as api_case has them */
 static const size_t rows[] = {1, 4, 19, 75}, keys[] = {7, 40, 150, 2100, 4150};
 static const size_t widths[][2] = {{1, 3}, {8, 16}, {33, 20}};
 static const unsigned layouts[] = {0, LAYOUT_BNHD, LAYOUT_PAD_ALL | LAYOUT_NEGATIVE, LAYOUT_FAR};
@@ -80,6 +82,7 @@ static const unsigned levels[N_FACTORS] = {
     [FILL] = SHAPES_COUNT(fills),
     [LAYOUT] = SHAPES_COUNT(layouts),
     [WORKERS] = 3,
+    [CACHE] = SHAPES_COUNT(caches),
 };
 
 /* A causal offset needs offsets, lengths of queries go without starts, lse_sinks and scores are attn_sdpa's. */
@@ -88,6 +91,7 @@ static int allows(size_t f, unsigned a, size_t g, unsigned b) {
     if (f == LENGTHS && g == RAGGED) return !(a & 1) || !ragged[b];
     if (f == LOOK && g == CALL) return !(a & 2) || calls[b].call == API_SDPA;
     if (f == LSE_SINKS && g == CALL) return !a || calls[b].call == API_SDPA;
+    if (f == CALL && g == CACHE) return !b || calls[a].call == API_SDPA;
     return 1;
 }
 
@@ -155,6 +159,7 @@ static struct api_case case_of(const unsigned char *l, uint64_t stream) {
                          .fill = fills[l[FILL]],
                          .layout = layouts[l[LAYOUT]],
                          .n_workers = 1 + l[WORKERS],
+                         .cache = caches[l[CACHE]],
                          .stream = stream};
     draw_sizes(&c, &r, l);
     if (stream / 1000 % 2) thin(&c, &r);

@@ -10,25 +10,9 @@
 
 static const struct attn_backend *backends[4];
 
-static const struct cache_shape shapes[] = {
-    {.layout = ATTN_KV_ROWS, .block_rows = 0},
-    {.layout = ATTN_KV_ROWS, .block_rows = 1, .pages = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 16, .pages = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 17, .pages = 1, .rows_outside = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 256, .pages = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 16, .pages = 1, .rows_outside = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 0, .rows_outside = 1},
-    {.layout = ATTN_KV_PANELS, .block_rows = 0},
-    {.layout = ATTN_KV_PANELS, .block_rows = 16, .pages = 1},
-    {.layout = ATTN_KV_PANELS, .block_rows = 256, .pages = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 1, .pages = 1, .ring = 1},
-    {.layout = ATTN_KV_ROWS, .block_rows = 24, .pages = 1, .ring = 1, .rows_outside = 1},
-    {.layout = ATTN_KV_PANELS, .block_rows = 48, .pages = 1, .ring = 1},
-};
-
 static void check_shape(attn_context *context, const struct api_case *c, const struct api_data *d, size_t i,
                         size_t stream, uint64_t want) {
-    struct cache_shape shape = shapes[i];
+    struct cache_shape shape = cache_shapes[i];
     struct cache_case x;
     struct verdict v = {.ok = 1};
     shape.stream = stream;
@@ -56,7 +40,7 @@ static void check(const char *backend, const struct api_case *c, size_t stream) 
     attn_context_destroy(context);
     context = harness_context(backend, threads[stream % 3]);
     const int slow = strcmp(backend, "scalar") == 0;
-    for (size_t i = slow ? stream % 5 : 0; i < SHAPES_COUNT(shapes); i += slow ? 5 : 1)
+    for (size_t i = slow ? stream % 5 : 0; i < (size_t)CACHE_SHAPES; i += slow ? 5 : 1)
         check_shape(context, c, d, i, stream, want);
     attn_context_destroy(context);
     api_outputs_free(&all);

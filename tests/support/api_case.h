@@ -45,7 +45,9 @@ struct api_case {
     unsigned mask_bits;                  /* bit d: not broadcast in dimension d */
     float scale;                         /* 0: the default */
     int lse, weights, lse_sinks, scores; /* the last two: attn_sdpa's */
-    int spoiled;                         /* NaN here and there, +inf in a f32 mask; visible or not */
+    unsigned
+        cache; /* attn_sdpa: 0, or 1 + which of cache_shapes the keys and values come from, where they can */
+    int spoiled; /* NaN here and there, +inf in a f32 mask; visible or not */
     enum fill fill;
     unsigned layout;
     size_t n_workers;

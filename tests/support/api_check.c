@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "context.h"
-#include "support/api_case.h"
+#include "support/cache_case.h"
 
 static struct guard aligned(size_t bytes) {
     return guard_alloc((bytes + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN, 0);
@@ -238,16 +238,23 @@ static attn_context *make_context(const char *backend, size_t *n_workers, void *
 
 void api_case_check(const char *backend, const struct api_case *c, struct verdict *v) {
     struct api_data *d = api_case_make(c);
+    struct cache_case cache;
+    const struct api_data *call = d;
+    struct cache_shape shape = cache_shapes[c->cache ? c->cache - 1 : 0];
+    shape.stream = c->stream;
+    const int cached = c->cache && c->call == API_SDPA && cache_case_make(c, d, &shape, &cache);
+    if (cached) call = &cache.data;
     size_t n_workers = c->n_workers ? c->n_workers : 1;
     attn_context *context = make_context(backend, &n_workers, NULL, 0);
     api_case_pack(context, c, d);
-    const size_t bytes = api_case_scratch(context, c, d);
+    const size_t bytes = api_case_scratch(context, c, call);
     attn_context_destroy(context);
     struct guard scratch = guard_alloc(bytes, (unsigned)(c->stream % (GUARD_SHIFTS + 1)));
     context = make_context(backend, &n_workers, bytes ? scratch.data : NULL, bytes);
     if (api_case_substitute) context->backend = api_case_substitute;
-    struct api_outputs o = api_case_run(context, c, d, v);
+    struct api_outputs o = api_case_run(context, c, call, v);
     attn_context_destroy(context);
+    if (cached) cache_case_free(&cache);
     if (!guard_intact(&scratch)) verdict_fail(v, "wrote outside the scratch");
     guard_free(&scratch);
     struct api_answers a = api_case_answers(c, d), err = a, theirs = a;

@@ -5,6 +5,22 @@
 
 enum { PANEL = 16, SPARE = 2 /* sequences and blocks that nobody uses */ };
 
+const struct cache_shape cache_shapes[CACHE_SHAPES] = {
+    {.layout = ATTN_KV_ROWS, .block_rows = 0},
+    {.layout = ATTN_KV_ROWS, .block_rows = 1, .pages = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 16, .pages = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 17, .pages = 1, .rows_outside = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 256, .pages = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 16, .pages = 1, .rows_outside = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 0, .rows_outside = 1},
+    {.layout = ATTN_KV_PANELS, .block_rows = 0},
+    {.layout = ATTN_KV_PANELS, .block_rows = 16, .pages = 1},
+    {.layout = ATTN_KV_PANELS, .block_rows = 256, .pages = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 1, .pages = 1, .ring = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 24, .pages = 1, .ring = 1, .rows_outside = 1},
+    {.layout = ATTN_KV_PANELS, .block_rows = 48, .pages = 1, .ring = 1},
+};
+
 /* ---- Sizes ------------------------------------------------------------------------------------------------ */
 
 static size_t own_keys(const struct api_case *c, const struct api_data *d, size_t s) {

@@ -16,6 +16,10 @@ struct cache_shape {
     uint64_t stream;
 };
 
+/* The ones that suites go through; api_case's `cache` counts them from 1. */
+enum { CACHE_SHAPES = 13 };
+extern const struct cache_shape cache_shapes[CACHE_SHAPES];
+
 struct cache_case {
     attn_kv kv;
     size_t sequences[API_SEQUENCES_MAX];
