@@ -14,6 +14,7 @@ void add_merge_tests(Suite *suite);
 void add_packed_tests(Suite *suite);
 void add_rope_tests(Suite *suite);
 void add_scratch_tests(Suite *suite);
+void add_step_tests(Suite *suite);
 void add_tensor_tests(Suite *suite);
 
 #endif
