@@ -207,7 +207,7 @@ void step_case_run(attn_context *context, const struct step_case *c, const struc
             call.counts[s] = alone && left ? 0 : next_count(schedule, &r, rest, cache.most);
             left += rest;
         }
-        call.exact = turn % 2 == 0;
+        call.exact = turn % 4 == 0;
         if (left) step_call_run(context, c, d, &layer, &cache, &call, o, v);
         for (size_t s = 0; s < c->n_sequences; s++) call.done[s] += call.counts[s];
     }
