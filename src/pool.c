@@ -149,6 +149,8 @@ static attn_status make_plan(attn_context *c, const struct attn_pooling_problem 
     most_rows = most_q * plan->group;
     plan->block_rows = attn_min(b->pool_rows, attn_max(most_rows, 1));
 
+    /* a ring has no more of its keys, however far it came */
+    if (p->kv) most_kv = attn_min(most_kv, p->kv->capacity);
     plan->split = b->splits && !looks(p) && most_kv > ATTN_CHUNK;
     int fits = count(plan, NULL);
     plan->together = heads_together(plan, most_rows, plan->total.parts);
