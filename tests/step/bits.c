@@ -48,6 +48,7 @@ static struct step_outputs reference(attn_context *context, const struct step_ca
 static void check_schedules(const char *backend, const struct step_case *c, size_t i) {
     static const size_t threads[] = {2, 5};
     attn_context *one = harness_context(backend, 1), *many = harness_context(backend, threads[i % 2]);
+    const size_t every = strcmp(backend, "scalar") == 0 ? 8 : harness_full() ? 3 : 6;
     struct step_data *d = step_data_make(c);
     step_case_announce(backend, c, "");
     struct step_outputs want = reference(one, c, d), got = step_outputs_make(c);
@@ -57,7 +58,7 @@ static void check_schedules(const char *backend, const struct step_case *c, size
         struct verdict v = {.ok = 1};
         char how[100];
         if (shape->ring && c->scoring != STEP_WINDOW && c->scoring != STEP_SHAPED) continue;
-        if ((k + i) % (harness_full() ? 3 : 6)) continue; /* every pair in several cases */
+        if ((k + i) % every) continue; /* every pair in several cases */
         /* Many small calls with more threads than cores take long: some of them, and not token by token. */
         attn_context *context = schedule != STEP_TOKENS && (k + i) % 4 == 0 ? many : one;
         step_case_run(context, c, d, shape, schedule, &got, &v);
