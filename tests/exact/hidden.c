@@ -1,12 +1,14 @@
 /*
  * NaN in every place that a row does not see (beyond lengths, masked, in the future, outside the window, of other
- * documents and sequences; other queries; the mask's own elements there) changes none of the row's bits.
+ * documents and sequences; other queries; the mask's own elements there; unused places of a cache) changes none of the
+ * row's bits.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "exact/exact.h"
+#include "support/cache_case.h"
 #include "support/half.h"
 
 static const struct attn_backend *backends[4];
@@ -76,8 +78,13 @@ static void check_row(const char *backend, const struct api_case *c, const struc
     attn_context *context = harness_context(backend, 1);
     api_case_pack(context, c, d);
     hide(c, d, b, i);
-    struct api_outputs o = api_case_run(context, c, d, &v);
+    struct cache_case cache;
+    struct cache_shape shape = cache_shapes[c->cache % CACHE_SHAPES];
+    shape.stream = c->stream;
+    const int cached = c->cache && c->call == API_SDPA && cache_case_make(c, d, &shape, &cache);
+    struct api_outputs o = api_case_run(context, c, cached ? &cache.data : d, &v);
     HARNESS_ASSERT(&v);
+    if (cached) cache_case_free(&cache);
     same("out", &all->out, &o.out, b, i);
     same("lse", &all->lse, &o.lse, b, i);
     if (c->lse_sinks) same("lse_sinks", &all->lse_sinks, &o.lse_sinks, b, i);
@@ -109,6 +116,7 @@ START_TEST(hidden_is_nan) {
     for (size_t i = 0; i < EXACT_FEATURES; i++)
         for (int call = API_SDPA; call <= API_MULTIHEAD; call++) {
             struct api_case c = exact_features(i, (enum api_call)call);
+            c.cache = (unsigned)i;
             c.weights = i % 2 && c.n_q * c.n_kv * c.n_head < 200000;
             c.scores = c.weights && call == API_SDPA;
             if (harness_takes(i + (size_t)call, 9)) check(backends[_i]->name, &c);
@@ -133,6 +141,7 @@ START_TEST(one_feature) {
                               .lse = 1,
                               .n_workers = 1,
                               .layout = i % 3 ? 0 : LAYOUT_BNHD,
+                              .cache = (unsigned)(i / 2 % 14),
                               .stream = 300000 + i};
         switch (i / 2 % 8) {
         case 0: c.ragged = 4; break;
