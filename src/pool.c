@@ -35,7 +35,7 @@ struct plan {
     struct share *before; /* [sequences]: of all that come before, where their sizes differ; otherwise NULL */
 };
 
-enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, PAGE_FLOATS = 1024 };
+enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, PAGE_FLOATS = 1024, PAGE_ROWS = 32 };
 
 /* Blocks of one key/value head, and chunks of keys, of sequence q. */
 static size_t blocks_of(const struct plan *plan, const struct attn_sequence *q) {
@@ -62,10 +62,17 @@ static struct attn_sequence shape_at(const struct plan *plan, size_t b) {
 /* Whether something is asked for that takes a second pass over the scores. */
 static int looks(const struct attn_pooling_problem *p) { return p->weights || p->scores; }
 
+/* Whether a block of the cache has the rows of one head after the other's, and so few that all of it is read in one turn. */
+static int page_of_heads(const struct attn_kv_view *kv) {
+    const ptrdiff_t rows = (ptrdiff_t)kv->block_rows, d_k = (ptrdiff_t)kv->p_k, d_v = (ptrdiff_t)kv->p_v;
+    return kv->slots > 1 && rows % ATTN_KEY_TILE == 0 && rows <= PAGE_ROWS && kv->k_row == d_k &&
+           kv->v_row == d_v && kv->k_head == rows * d_k && kv->v_head == rows * d_v;
+}
+
 /*
  * How many key/value heads a task of few rows takes. Where a host keeps the heads of a key side by side, one head's rows
  * are pieces of different pages, which processors do not fetch ahead: all heads together are one linear read. Only as many
- * as make a page, and only where enough tasks are left.
+ * as make a page, and only where enough tasks are left. Small blocks of a cache are such pieces too.
  */
 static size_t heads_together(const struct plan *plan, size_t most_rows, size_t pieces) {
     const struct attn_pooling_problem *p = plan->p;
@@ -74,7 +81,8 @@ static size_t heads_together(const struct plan *plan, size_t most_rows, size_t p
     size_t together = 1;
     if (p->kv && p->kv->kv.layout == ATTN_KV_PANELS) return 1;
     if (most_rows > plan->backend->pool_heads_rows || looks(p) || p->score != ATTN_SCORE_DOT) return 1;
-    if (attn_stride(k, HEAD) != (ptrdiff_t)d_k || attn_stride(v, HEAD) != (ptrdiff_t)d_v) return 1;
+    const int side_by_side = attn_stride(k, HEAD) == (ptrdiff_t)d_k && attn_stride(v, HEAD) == (ptrdiff_t)d_v;
+    if (!side_by_side && !(p->kv && page_of_heads(p->kv))) return 1;
     while (together < n && together < ATTN_HEADS_MAX && together * attn_min(d_k, d_v) < PAGE_FLOATS) {
         do together++;
         while (n % together);

@@ -21,6 +21,7 @@ struct few_head {
 struct few_block {
     const struct attn_pool_task *t;
     int by_rows;                 /* rows are the lanes of the scores */
+    int page_heads;              /* a page has all rows of one head, then of the next */
     int turns;                   /* while one side is computed the other is asked for */
     size_t pitch;                /* rows rounded up to a vector then */
     size_t columns;              /* d_v rounded up to a vector */
@@ -50,11 +51,13 @@ ATTN_INLINE void few_ahead_rows(const struct few_block *b, const float *x, const
     to->end = x + (to->gap == 0 ? rows : 1) * row;
 }
 
-/* The same of pages and panels. A panel is a row. */
+/* The same of pages and panels. A panel is a row, and so is a page where it has the heads' rows one head after the other. */
 ATTN_NOINLINE void few_ahead_pages(const struct few_block *b, int values, size_t key, size_t end, size_t done,
                                    struct few_ahead *to) {
     const struct attn_pool_task *t = b->t;
-    const size_t keys = t->panels && !values ? ATTN_KEY_TILE : 1; /* of a row */
+    const size_t keys = b->page_heads          ? t->page_rows
+                        : t->panels && !values ? ATTN_KEY_TILE
+                                               : 1; /* of a row */
     const size_t row = keys * t->heads * (values ? t->d_v : t->d_k);
     const float *x = values ? t->v : t->k;
     key += done / row * keys;
@@ -62,7 +65,7 @@ ATTN_NOINLINE void few_ahead_pages(const struct few_block *b, int values, size_t
     const ptrdiff_t at = key < end ? values ? attn_v_offset(t, key) : attn_k_offset(t, key) : at_hand;
     const size_t left = key < end ? attn_min(end - key, attn_keys_left(t, key)) : 0;
     few_ahead_rows(b, x + at, x + at_hand, values ? t->v_row : t->k_row, row,
-                   keys == 1 ? left : attn_ceil_div(left, ATTN_KEY_TILE), done % row, to);
+                   keys == 1 ? left : attn_ceil_div(left, keys), done % row, to);
 }
 
 /* Requests for keys, or values, of [key, end), all heads, of which `done` floats are asked for. */

@@ -128,8 +128,10 @@ static void few_whole(struct few_block *b, const struct pool_range *range, float
 }
 
 /* Keys a turn. Several heads: as many as keep what is read and what is asked for within half of a usual L2. */
-static size_t few_turn(const struct attn_pool_task *t, size_t pitch, int turns) {
-    const size_t most = attn_min(FEW_WAITING / pitch, turns ? FEW_TURN : ATTN_CHUNK);
+static size_t few_turn(const struct few_block *b) {
+    const struct attn_pool_task *t = b->t;
+    const size_t most = attn_min(FEW_WAITING / b->pitch, b->turns ? FEW_TURN : ATTN_CHUNK);
+    if (b->page_heads) return t->page_rows;
     const size_t fits = t->heads > 1 ? (1 << 16) / (t->heads * (t->d_k + t->d_v)) : most;
     return attn_max(attn_min(fits, most) / ATTN_KEY_TILE, 1) * ATTN_KEY_TILE;
 }
@@ -139,10 +141,11 @@ static void few_body(const struct attn_pool_task *t) {
     const struct pool_range range = pool_range_of(t);
     float *at = t->scratch;
     b.by_rows = t->n_rows > FEW_ROWS;
+    b.page_heads = t->pages && t->heads > 1 && t->k_head != (ptrdiff_t)t->d_k;
     b.turns = t->heads > 1 || t->n_rows >= FEW_TURNS_FROM;
     b.pitch = b.by_rows ? few_up(t->n_rows) : t->n_rows;
     b.p_key = b.by_rows ? b.pitch : 1;
-    b.turn = few_turn(t, b.pitch, b.turns);
+    b.turn = few_turn(&b);
     b.p_row = b.by_rows ? 1 : b.turn;
     if (t->pages) b.copies = pool_take(&at, ATTN_KEY_TILE * pool_v_row(t->d_k));
     for (size_t g = 0; g < t->heads; g++) {

@@ -92,6 +92,30 @@ START_TEST(windows) {
 }
 END_TEST
 
+/* So many keys and heads that few rows take several heads at once, whose rows small blocks have one after the other. */
+START_TEST(heads_together) {
+    static const size_t rows[] = {1, 3, 6, 12}, groups[] = {1, 2};
+    for (size_t i = 0; i < 6; i++) {
+        const struct api_case c = {.call = API_SDPA,
+                                   .batch = 2,
+                                   .n_head = 32 * groups[i % 2],
+                                   .n_head_kv = 32,
+                                   .n_q = rows[i % 4],
+                                   .n_kv = 8200 + 17 * i,
+                                   .p_q = 32,
+                                   .p_k = 32,
+                                   .p_v = i % 3 ? 32 : 40,
+                                   .causal = i % 2 ? ATTN_CAUSAL_BOTTOM_RIGHT : ATTN_CAUSAL_NONE,
+                                   .window = i % 3 == 1 ? API_WINDOW_LEFT : API_WINDOW_NONE,
+                                   .lse = 1,
+                                   .n_workers = 1,
+                                   .stream = 780000 + i};
+        if (strcmp(backends[_i]->name, "scalar") != 0 && harness_takes(i, 3))
+            check(backends[_i]->name, &c, i);
+    }
+}
+END_TEST
+
 int main(void) {
     const int n = (int)harness_backends(backends);
     Suite *suite = suite_create("exact: caches");
@@ -100,6 +124,7 @@ int main(void) {
     tcase_add_loop_test(cases, plain, 0, n);
     tcase_add_loop_test(cases, features, 0, n);
     tcase_add_loop_test(cases, windows, 0, n);
+    tcase_add_loop_test(cases, heads_together, 0, n);
     suite_add_tcase(suite, cases);
     return harness_main(suite);
 }

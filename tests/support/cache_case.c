@@ -19,6 +19,7 @@ const struct cache_shape cache_shapes[CACHE_SHAPES] = {
     {.layout = ATTN_KV_ROWS, .block_rows = 1, .pages = 1, .ring = 1},
     {.layout = ATTN_KV_ROWS, .block_rows = 24, .pages = 1, .ring = 1, .rows_outside = 1},
     {.layout = ATTN_KV_PANELS, .block_rows = 48, .pages = 1, .ring = 1},
+    {.layout = ATTN_KV_ROWS, .block_rows = 32, .pages = 1},
 };
 
 /* ---- Sizes ------------------------------------------------------------------------------------------------ */
