@@ -52,7 +52,7 @@ static attn_status check_norms(attn_context *c, struct attn_step *s, struct attn
 }
 
 /* What attn_kv_append_check() says of k, said of x first. */
-static attn_status check_rows(attn_context *c, const struct attn_step *s, int query) {
+static attn_status check_rows(attn_context *c, const struct attn_step *s) {
     const attn_step_args *a = &s->a;
     const size_t n = a->starts ? a->n_starts : a->x->size[BATCH];
     if (a->starts && a->counts)
@@ -60,7 +60,7 @@ static attn_status check_rows(attn_context *c, const struct attn_step *s, int qu
     if (a->starts && a->x->size[BATCH] != 1)
         return attn_fail(c, ATTN_ERROR_SHAPE, "x: its batch size is %zu, but with args.starts it is 1",
                          a->x->size[BATCH]);
-    if (!query && !a->sequences && n > s->append.view.kv.n_sequences)
+    if (n > s->append.view.kv.n_sequences) /* and none comes twice */
         return attn_fail(c, ATTN_ERROR_SHAPE, "%s: %zu sequences, but kv has %zu",
                          a->starts ? "args.n_starts" : "x", n, s->append.view.kv.n_sequences);
     return ATTN_OK;
@@ -68,7 +68,7 @@ static attn_status check_rows(attn_context *c, const struct attn_step *s, int qu
 
 static attn_status read_append(attn_context *c, struct attn_step *s, int query) {
     struct attn_kv_append *to = &s->append;
-    ATTN_TRY(check_rows(c, s, query));
+    ATTN_TRY(check_rows(c, s));
     to->k = s->k.view;
     to->v = s->v.view;
     to->sequences = s->a.sequences;
@@ -219,6 +219,8 @@ attn_status attn_step_check(attn_context *c, int query, struct attn_step *s) {
                                          .scoring = s->scoring};
     ATTN_TRY(attn_pool_check(c, &s->p, query, spans, &n, &n_outputs));
     if (!query) ATTN_TRY(check_memory(c, s));
+    if (query)
+        s->after.kv.lengths = s->append.view.kv.lengths; /* whether there are any says if it may be a ring */
     ATTN_TRY(attn_pool_scratch_bytes(c, &s->p, query, &bytes));
     if (add_part(s, STEP_POOL, bytes, 1)) return ATTN_OK;
     return attn_fail(c, ATTN_ERROR_OVERFLOW, "x: the scratch for it does not fit the address space");

@@ -633,30 +633,35 @@ typedef struct attn_step_args {
     const size_t
         *sequences; /* as in attn_kv_append_args, with x's rows for k's: which sequence of the cache each
                                     is, */
-    const size_t *counts; /* how many of the n rows of each count (the others' outputs are 0), */
-    const size_t *starts; /* or ragged: x's batch is 1, */
+    const size_t *counts; /* how many of the n rows of each count; or NULL: n. Or */
+    const size_t *starts; /* ragged, beginning with 0: x's batch is 1, */
     size_t n_starts;      /* and so many sequences are cut from its rows */
     const float *q_norm; /* [p_q]: each head's q and k is divided by its root mean square and multiplied by */
     const float *k_norm; /* these, before RoPE (Qwen 3, Gemma 3: 1 + weight there); or NULL: not */
-    float norm_epsilon;  /* added to the mean square; 0: 1e-6 */
+    float norm_epsilon;  /* added to the mean square, 0 or more; 0: 1e-6 */
     const attn_rope *rope;    /* turns q and k; or NULL */
     const int64_t *positions; /* as in attn_kv_append_args, for q as well; or NULL */
     const attn_scoring
         *scoring; /* NULL: causal, the last new token on the last key. Without lengths and starts, which
-                                    follow from the above; rows are counted among the new tokens, keys in the cache */
+                                    follow from the above; rows are counted among the new tokens, keys in the cache
+                                    as it is afterwards (n_kv: its longest of the call's sequences) */
     const attn_tensor *lse; /* [batch, n_head, n, 1], as in attn_head_args; or NULL */
 } attn_step_args;
 
 /*
  * One attention layer for new tokens of many sequences, one each (decoding), a few (drafts) or a prompt's (prefill, in one
  * call or in pieces), in any mixture: q, k, v = W x; q/k norm; RoPE; k and v appended to the cache; pooling over the
- * cache; W_o. A token's output has the same bits however the tokens before it and beside it came. On an error the cache
- * is what it was. Errors: as attn_multihead and attn_kv_append.
+ * cache; W_o. A token's output has the same bits however the tokens before it and beside it came. Rows that do not count
+ * (beyond counts, behind the last start) give 0, whatever W_o's bias, and a log-sum-exp of -inf.
+ *
+ * On an error the cache is what it was. A ring must still have what the rows see when all of them are in: room for the window
+ * and the rows of a call. out and lse overlap nothing, the cache nothing that is read. Errors: as attn_multihead and
+ * attn_kv_append.
  */
 ATTN_API ATTN_NODISCARD attn_status attn_multihead_step(attn_context *context, const attn_step_args *args);
 
 /* Scratch bytes that attn_multihead_step() needs for such args, whatever the cache's lengths are by then (data pointers
- * and arrays may be NULL). Errors: as attn_multihead_step. */
+ * and arrays may be NULL, but starts and a paged cache's blocks). Errors: as attn_multihead_step. */
 ATTN_API ATTN_NODISCARD attn_status attn_multihead_step_scratch(attn_context *context,
                                                                 const attn_step_args *args, size_t *bytes);
 
