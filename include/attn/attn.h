@@ -506,7 +506,8 @@ typedef struct attn_sdpa_args {
  */
 ATTN_API ATTN_NODISCARD attn_status attn_sdpa(attn_context *context, const attn_sdpa_args *args);
 
-/* Scratch bytes that attn_sdpa() needs for such args (data pointers may be NULL). Errors: as attn_sdpa. */
+/* Scratch bytes that attn_sdpa() needs for such args (data pointers may be NULL); from a cache, whatever its lengths are by
+ * then. Errors: as attn_sdpa. */
 ATTN_API ATTN_NODISCARD attn_status attn_sdpa_scratch(attn_context *context, const attn_sdpa_args *args,
                                                       size_t *bytes);
 
