@@ -15,6 +15,7 @@ int main(void) {
     add_kv_memory_tests(suite);
     add_kv_cache_tests(suite);
     add_kv_append_tests(suite);
+    add_kv_sdpa_tests(suite);
     add_step_tests(suite);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

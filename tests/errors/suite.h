@@ -10,6 +10,7 @@ void add_context_tests(Suite *suite);
 void add_kv_append_tests(Suite *suite);
 void add_kv_cache_tests(Suite *suite);
 void add_kv_memory_tests(Suite *suite);
+void add_kv_sdpa_tests(Suite *suite);
 void add_merge_tests(Suite *suite);
 void add_packed_tests(Suite *suite);
 void add_rope_tests(Suite *suite);
