@@ -1,13 +1,11 @@
 #include "tensor.h"
 
-size_t attn_dtype_bytes(attn_dtype dtype) {
-    return dtype == ATTN_F32 ? sizeof(float) : dtype == ATTN_F16 ? sizeof(uint16_t) : 1;
-}
-
 attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, size_t head, size_t row,
                                    size_t column) {
     /* Unsigned, so that sizes too large wrap; every function that takes the tensor refuses them. */
-    const size_t e = attn_dtype_bytes(dtype), r = column * e, h = row * r, b = head * h;
+    const int exists = attn_dtype_exists(dtype);
+    const size_t e = exists ? attn_dtype_bytes(dtype) : 1, r = exists ? attn_dtype_row(dtype, column) : column,
+                 h = row * r, b = head * h;
     const attn_tensor t = {
         data, dtype, {batch, head, row, column}, {(ptrdiff_t)b, (ptrdiff_t)h, (ptrdiff_t)r, (ptrdiff_t)e}};
     return t;
@@ -29,15 +27,23 @@ static int is_empty(const attn_tensor *t) {
 
 static const char *const dim_name[] = {"batch", "head", "row", "column"};
 
+/* Blocks of values, or values, of a row. */
+static size_t columns_of(const attn_tensor *t) { return t->size[COLUMN] / attn_dtype_block(t->dtype); }
+
 static attn_status check_strides(attn_context *c, const char *name, const attn_tensor *t) {
-    const ptrdiff_t e = (ptrdiff_t)attn_dtype_bytes(t->dtype);
+    const ptrdiff_t e = (ptrdiff_t)attn_dtype_bytes(t->dtype),
+                    align = (ptrdiff_t)attn_dtype_table[t->dtype].align;
+    const size_t block = attn_dtype_block(t->dtype);
+    if (t->size[COLUMN] % block)
+        return attn_fail(c, ATTN_ERROR_SHAPE, "%s: its column size %zu is no multiple of %zu, a block of %s",
+                         name, t->size[COLUMN], block, attn_dtype_name(t->dtype));
     for (int i = 0; i < 4; i++) {
-        if (t->size[i] > 1 && t->stride[i] % e)
+        if (t->size[i] > 1 && t->stride[i] % align)
             return attn_fail(c, ATTN_ERROR_STRIDE,
                              "%s: its %s stride of %td bytes is no multiple of the element (%td)", name,
-                             dim_name[i], t->stride[i], e);
+                             dim_name[i], t->stride[i], align);
     }
-    if (t->size[COLUMN] > 1 && t->stride[COLUMN] != e)
+    if (columns_of(t) > 1 && t->stride[COLUMN] != e)
         return attn_fail(c, ATTN_ERROR_STRIDE,
                          "%s: its column stride is %td bytes; columns must be contiguous (%td)", name,
                          t->stride[COLUMN], e);
@@ -52,10 +58,11 @@ static attn_status extent(attn_context *c, const char *name, const attn_tensor *
     *hi = e;
     for (int i = 0; i < 4; i++) {
         ptrdiff_t reach;
-        if (t->size[i] <= 1) continue;
+        const size_t n = i == COLUMN ? columns_of(t) : t->size[i];
+        if (n <= 1) continue;
         ptrdiff_t *end = t->stride[i] < 0 ? lo : hi;
-        if (t->size[i] - 1 > (size_t)PTRDIFF_MAX ||
-            __builtin_mul_overflow((ptrdiff_t)(t->size[i] - 1), t->stride[i], &reach) ||
+        if (n - 1 > (size_t)PTRDIFF_MAX ||
+            __builtin_mul_overflow((ptrdiff_t)(n - 1), t->stride[i], &reach) ||
             __builtin_add_overflow(*end, reach, end))
             return attn_fail(c, ATTN_ERROR_OVERFLOW,
                              "%s: its %s size %zu times its stride does not fit the address space", name,
@@ -77,7 +84,7 @@ static attn_status check_aliasing(attn_context *c, const char *name, const attn_
         size_t step = 0;
         for (int i = 0; i < 4; i++) {
             const size_t s = t->stride[i] < 0 ? 0 - (size_t)t->stride[i] : (size_t)t->stride[i];
-            if (!done[i] && t->size[i] > 1 && (next < 0 || s < step)) {
+            if (!done[i] && (i == COLUMN ? columns_of(t) : t->size[i]) > 1 && (next < 0 || s < step)) {
                 next = i;
                 step = s;
             }
@@ -88,7 +95,7 @@ static attn_status check_aliasing(attn_context *c, const char *name, const attn_
             return attn_fail(c, ATTN_ERROR_STRIDE,
                              "%s: its %s stride of %td bytes makes elements share memory", name,
                              dim_name[next], t->stride[next]);
-        reach += (t->size[next] - 1) * step;
+        reach += ((next == COLUMN ? columns_of(t) : t->size[next]) - 1) * step;
     }
     return ATTN_OK;
 }
@@ -97,11 +104,11 @@ attn_status attn_tensor_check(attn_context *c, const char *name, const attn_tens
                               struct attn_span *span) {
     if (span) *span = attn_span_of(name, NULL, 0);
     if (!t) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s is null", name);
-    static const unsigned bits[] = {
-        [ATTN_F32] = TENSOR_F32, [ATTN_BOOL] = TENSOR_BOOL, [ATTN_F16] = TENSOR_F16};
-    if ((size_t)t->dtype >= sizeof bits / sizeof *bits || !(flags & bits[t->dtype]))
-        return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type %d is not taken here", name,
-                         (int)t->dtype);
+    if (!attn_dtype_exists(t->dtype))
+        return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type %d does not exist", name, (int)t->dtype);
+    if (!(flags & 1u << t->dtype))
+        return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type %s is not taken here", name,
+                         attn_dtype_name(t->dtype));
     ptrdiff_t lo, hi;
     ATTN_TRY(check_strides(c, name, t));
     if (is_empty(t)) return ATTN_OK;
@@ -110,7 +117,7 @@ attn_status attn_tensor_check(attn_context *c, const char *name, const attn_tens
     if (flags & TENSOR_NO_DATA) return ATTN_OK;
     if (!t->data) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s: its data is null", name);
     const uintptr_t at = (uintptr_t)t->data;
-    if (at % attn_dtype_bytes(t->dtype))
+    if (at % attn_dtype_table[t->dtype].align)
         return attn_fail(c, ATTN_ERROR_STRIDE, "%s: its data is not aligned to its elements", name);
     if ((uintptr_t)-lo > at || (uintptr_t)hi > UINTPTR_MAX - at)
         return attn_fail(c, ATTN_ERROR_OVERFLOW, "%s: its elements lie outside the address space", name);

@@ -155,8 +155,21 @@ ATTN_API size_t attn_context_workers(const attn_context *context);
 typedef enum attn_dtype {
     ATTN_F32 = 0,  /* IEEE binary32 */
     ATTN_BOOL = 1, /* one byte: 0 is false, anything else is true (masks only) */
-    ATTN_F16 = 2   /* IEEE binary16 (masks only) */
+    ATTN_F16 = 2,  /* IEEE binary16 */
+    ATTN_BF16 = 3, /* bfloat16: the upper half of a binary32 */
+    /* ggml's block formats, byte for byte: */
+    ATTN_Q8_0 = 4, /* 32 values in 34 bytes */
+    ATTN_Q4_0 = 5, /* 32 values in 18 bytes */
+    ATTN_Q4_K = 6, /* 256 values in 144 bytes (weights only) */
+    ATTN_Q6_K = 7, /* 256 values in 210 bytes (weights only) */
+    ATTN_Q4_1 = 8  /* 32 values in 20 bytes (weights only) */
 } attn_dtype;
+
+/* "f32", "q4_K"; "unknown" for a value outside the enum. */
+ATTN_API const char *attn_dtype_name(attn_dtype dtype);
+
+/* Bytes of a block of *block values (may be NULL; 1 but for the block formats). 0 for a value outside the enum. */
+ATTN_API size_t attn_dtype_size(attn_dtype dtype, size_t *block);
 
 /*
  * A view of [batch, head, row, column] elements in the caller's memory. Element (b, h, r, c) lies at
@@ -165,6 +178,9 @@ typedef enum attn_dtype {
  * permuted views need no copy; but columns are contiguous: stride[3] is the element's size (any value
  * is allowed where there is only one column). Addresses and strides are multiples of the element's
  * size; no further alignment is needed. Sizes of 0 are allowed for batch and row.
+ *
+ * Of a block format an element is a block: the column size still counts values and is a multiple of the block,
+ * stride[3] is the bytes of a block, and addresses and strides are even.
  */
 typedef struct attn_tensor {
     void *data;
