@@ -200,6 +200,15 @@ struct attn_combine_task {
 };
 typedef void attn_combine_fn(const struct attn_combine_task *task);
 
+/*
+ * Rows of n values between f32 and the other types (dtype.h); n is a multiple of the block. to_f32: every type but bool,
+ * exactly, or (q4_1, Q4_K, Q6_K) with one rounding. from_f32 (f32, f16, bf16, q8_0, q4_0): f16 and bf16 to nearest even, a NaN
+ * quiet with its highest bits; blocks as ggml's reference, but one with a NaN or an infinity becomes NaN (d = 0x7e00, q = 0).
+ * The same bytes in every backend. They overlap nothing; alignment as dtype.h says.
+ */
+typedef void attn_to_f32_fn(attn_dtype type, const void *from, size_t n, float *to);
+typedef void attn_from_f32_fn(attn_dtype type, const float *from, size_t n, void *to);
+
 /* That row of one of the tensors, `row` counted from the task's first. */
 static inline float *attn_combine_row(const struct attn_combine_task *task, const attn_tensor *t,
                                       size_t row) {
@@ -225,6 +234,8 @@ struct attn_backend {
     attn_rope_fn *rope;
     attn_norm_fn *norm;
     attn_combine_fn *combine;
+    attn_to_f32_fn *to_f32;
+    attn_from_f32_fn *from_f32;
 };
 
 extern const struct attn_backend attn_backend_scalar;

@@ -4,8 +4,8 @@ attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, s
                                    size_t column) {
     /* Unsigned, so that sizes too large wrap; every function that takes the tensor refuses them. */
     const int exists = attn_dtype_exists(dtype);
-    const size_t e = exists ? attn_dtype_bytes(dtype) : 1, r = exists ? attn_dtype_row(dtype, column) : column,
-                 h = row * r, b = head * h;
+    const size_t e = exists ? attn_dtype_bytes(dtype) : 1,
+                 r = exists ? attn_dtype_row(dtype, column) : column, h = row * r, b = head * h;
     const attn_tensor t = {
         data, dtype, {batch, head, row, column}, {(ptrdiff_t)b, (ptrdiff_t)h, (ptrdiff_t)r, (ptrdiff_t)e}};
     return t;
@@ -61,8 +61,7 @@ static attn_status extent(attn_context *c, const char *name, const attn_tensor *
         const size_t n = i == COLUMN ? columns_of(t) : t->size[i];
         if (n <= 1) continue;
         ptrdiff_t *end = t->stride[i] < 0 ? lo : hi;
-        if (n - 1 > (size_t)PTRDIFF_MAX ||
-            __builtin_mul_overflow((ptrdiff_t)(n - 1), t->stride[i], &reach) ||
+        if (n - 1 > (size_t)PTRDIFF_MAX || __builtin_mul_overflow((ptrdiff_t)(n - 1), t->stride[i], &reach) ||
             __builtin_add_overflow(*end, reach, end))
             return attn_fail(c, ATTN_ERROR_OVERFLOW,
                              "%s: its %s size %zu times its stride does not fit the address space", name,

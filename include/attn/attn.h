@@ -193,6 +193,16 @@ typedef struct attn_tensor {
 ATTN_API attn_tensor attn_tensor_contiguous(void *data, attn_dtype dtype, size_t batch, size_t head,
                                             size_t row, size_t column);
 
+/*
+ * Converts every element of `from` (f32, f16, bf16 or any block format) to `to`, of the same sizes (f32, f16, bf16, q8_0 or
+ * q4_0). To f32 exactly, but for q4_1, Q4_K and Q6_K with one rounding, as ggml has it; to f16 and bf16 to nearest even;
+ * to q8_0 and q4_0 the bytes of ggml's reference, but that a block with a NaN or an infinity becomes NaN as a whole. The
+ * same bytes on every backend. `to` must not overlap `from`. No scratch. Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP,
+ * OVERFLOW.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_convert(attn_context *context, const attn_tensor *from,
+                                                 const attn_tensor *to);
+
 /* ---- Projections: y = x W^T + b ---------------------------------------------------------------------- */
 
 /*

@@ -4,6 +4,7 @@
 
 #include "vec.h"
 #include "vec64.h"
+#include "load.h"
 #include "tile.h"
 #include "ukernel.h"
 
@@ -11,6 +12,7 @@
 #include "common/pool_body.h"
 #include "common/few_body.h"
 #include "common/combine_body.h"
+#include "common/convert_body.h"
 #include "common/rope_body.h"
 #include "common/norm_body.h"
 
@@ -30,4 +32,6 @@ const struct attn_backend attn_backend_neon = {
     .rope = rope_body,
     .norm = norm_body,
     .combine = combine_body,
+    .to_f32 = to_f32_body,
+    .from_f32 = from_f32_body,
 };

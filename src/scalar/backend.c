@@ -15,4 +15,6 @@ const struct attn_backend attn_backend_scalar = {
     .rope = attn_rope_scalar,
     .norm = attn_norm_scalar,
     .combine = attn_combine_scalar,
+    .to_f32 = attn_to_f32_scalar,
+    .from_f32 = attn_from_f32_scalar,
 };

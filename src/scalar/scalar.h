@@ -24,4 +24,8 @@ attn_rope_fn attn_rope_scalar;
 /* The root in double, each output rounded once. */
 attn_norm_fn attn_norm_scalar;
 
+/* Value by value, from the formats' definitions. */
+attn_to_f32_fn attn_to_f32_scalar;
+attn_from_f32_fn attn_from_f32_scalar;
+
 #endif
