@@ -138,11 +138,12 @@ static void quantise_q8_0_block(const float *x, struct attn_q8_0 *to) {
     for (int i = 0; i < 32; i++) to->q[i] = (int8_t)convert_round(usable ? x[i] * inverse : 0.0f);
 }
 
-/* ggml's quantize_row_q4_0_ref(): the first value of the largest magnitude becomes -8 exactly. */
+/* ggml's quantize_row_q4_0_ref(): the first value of the largest magnitude becomes -8 exactly. Zeros of either sign
+ * have d = -0. */
 static void quantise_q4_0_block(const float *x, struct attn_q4_0 *to) {
     const float most = convert_most(x);
     float first = most;
-    for (int i = 31; i >= 0; i--) first = fabsf(x[i]) == most ? x[i] : first;
+    for (int i = 31; i >= 0; i--) first = x[i] != 0.0f && fabsf(x[i]) == most ? x[i] : first;
     const float d = first / -8.0f, inverse = d != 0.0f ? 1.0f / d : 0.0f;
     const int usable = fabsf(inverse) <= FLT_MAX;
     to->d = most <= FLT_MAX ? v_to_f16(d) : 0x7e00;
