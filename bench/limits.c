@@ -37,6 +37,10 @@ enum { CHAINS = 14 };
 #define ZMM_CHAIN(i) "vfmadd132ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define YMM_START(i) "vmovaps %%ymm15, %%ymm" #i "\n\t"
 #define YMM_CHAIN(i) "vfmadd132ps %%ymm14, %%ymm15, %%ymm" #i "\n\t"
+/* Zeros: what is added up does not matter to these, but must stay ordinary. */
+#define ZERO_START(i) "vpxord %%zmm" #i ", %%zmm" #i ", %%zmm" #i "\n\t"
+#define BF16_CHAIN(i) "vdpbf16ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
+#define INT8_CHAIN(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define SCALAR_START(i) "movapd %%xmm15, %%xmm" #i "\n\t"
 #define SCALAR_CHAIN(i) "mulsd %%xmm14, %%xmm" #i "\n\taddsd %%xmm15, %%xmm" #i "\n\t"
 
@@ -48,6 +52,24 @@ static void zmm_steps(size_t steps) {
 static void ymm_steps(size_t steps) {
     LOOP("vbroadcastss %[addend], %%ymm15\n\t" REPEAT_14(YMM_START) "vbroadcastss %[factor], %%ymm14\n\t",
          YMM_CHAIN, "vzeroupper\n\t");
+}
+
+static void bf16_steps(size_t steps) {
+    LOOP(REPEAT_14(ZERO_START) ZERO_START(14) ZERO_START(15), BF16_CHAIN, "vzeroupper\n\t");
+}
+
+static void int8_steps(size_t steps) {
+    LOOP(REPEAT_14(ZERO_START) ZERO_START(14) ZERO_START(15), INT8_CHAIN, "vzeroupper\n\t");
+}
+
+/* What AVX2 has instead: 32 products of bytes to 16 sums of two, to 8 sums of four, which are added up. */
+#define YMM_INT8_CHAIN(i)                            \
+    "vpmaddubsw %%ymm14, %%ymm15, %%ymm" #i "\n\t"   \
+    "vpmaddwd %%ymm15, %%ymm" #i ", %%ymm" #i "\n\t" \
+    "vpaddd %%ymm14, %%ymm" #i ", %%ymm" #i "\n\t"
+#define YMM_ZERO(i) "vpxor %%ymm" #i ", %%ymm" #i ", %%ymm" #i "\n\t"
+static void ymm_int8_steps(size_t steps) {
+    LOOP(REPEAT_14(YMM_ZERO) YMM_ZERO(14) YMM_ZERO(15), YMM_INT8_CHAIN, "vzeroupper\n\t");
 }
 
 static void scalar_steps(size_t steps) {
@@ -87,19 +109,31 @@ static void scalar_steps(size_t steps) { LOOP(SCALAR_LOAD REPEAT_28(SCALAR_START
 
 static const struct width {
     const char *backend, *name;
-    uint32_t needs;            /* ATTN_CPU_ bundle, or 0 */
-    size_t flops;              /* of a step */
-    void (*run)(size_t steps); /* 1 or more */
+    struct {
+        uint32_t needs;            /* ATTN_CPU_ bundle, or 0 */
+        size_t flops;              /* of a step */
+        void (*run)(size_t steps); /* 1 or more; NULL: no such instruction */
+    } limits[N_LIMITS];
 } widths[] = {
 #if defined(__x86_64__)
-    {"avx512", "zmm", ATTN_CPU_AVX512, CHAINS * 16 * 2, zmm_steps},
-    {"avx2", "ymm", ATTN_CPU_AVX2, CHAINS * 8 * 2, ymm_steps},
-    {"scalar", "scalar", 0, CHAINS * 2, scalar_steps},
+#define ZMM_F32 \
+    { ATTN_CPU_AVX512, CHAINS * 16 * 2, zmm_steps }
+#define ZMM_INT8 \
+    { ATTN_CPU_AVX512VNNI, CHAINS * 64 * 2, int8_steps }
+    {"avx512bf16", "zmm", {ZMM_F32, {ATTN_CPU_AVX512BF16, CHAINS * 32 * 2, bf16_steps}, ZMM_INT8}},
+    {"avx512vnni", "zmm", {ZMM_F32, {0, 0, NULL}, ZMM_INT8}},
+    {"avx512", "zmm", {ZMM_F32}},
+    {"avx2",
+     "ymm",
+     {{ATTN_CPU_AVX2, CHAINS * 8 * 2, ymm_steps},
+      {0, 0, NULL},
+      {ATTN_CPU_AVX2, CHAINS * 32 * 2, ymm_int8_steps}}},
+    {"scalar", "scalar", {{0, CHAINS * 2, scalar_steps}}},
 #elif defined(__aarch64__)
-    {"neon", "neon", ATTN_CPU_NEON, CHAINS * 4 * 2, neon_steps},
-    {"scalar", "scalar", 0, CHAINS * 2, scalar_steps},
+    {"neon", "neon", {{ATTN_CPU_NEON, CHAINS * 4 * 2, neon_steps}}},
+    {"scalar", "scalar", {{0, CHAINS * 2, scalar_steps}}},
 #endif
-    {NULL, "none", 0, 0, NULL},
+    {NULL, "none", {{0, 0, NULL}}},
 };
 
 static const struct width *width_of(const char *backend) {
@@ -112,6 +146,11 @@ static const struct width *width_of(const char *backend) {
 }
 
 const char *limit_width(const char *backend) { return width_of(backend)->name; }
+
+const char *limit_name(enum limit limit) {
+    static const char *const names[] = {[LIMIT_F32] = "FMA", [LIMIT_BF16] = "bf16", [LIMIT_INT8] = "int8"};
+    return names[limit];
+}
 
 struct flops_job {
     void (*run)(size_t steps);
@@ -126,12 +165,12 @@ static void flops_part(void *arg, size_t member, size_t n_members) {
     job->run(job->steps);
 }
 
-double limit_flops(const char *backend, size_t n_threads, int passes) {
+double limit_flops(const char *backend, enum limit limit, size_t n_threads, int passes) {
     const struct width *width = width_of(backend);
-    struct flops_job job = {width->run, 0};
+    struct flops_job job = {width->limits[limit].run, 0};
     const double pass_seconds = 1e-3;
 
-    if (!width->run || (attn_cpu_bundles() & width->needs) != width->needs) {
+    if (!job.run || (attn_cpu_bundles() & width->limits[limit].needs) != width->limits[limit].needs) {
         return 0;
     }
     /* The steps of a pass are found by doubling, which also gives the clock time to settle. */
@@ -144,7 +183,8 @@ double limit_flops(const char *backend, size_t n_threads, int passes) {
         }
     }
     seconds = team_run(n_threads, passes, flops_part, &job);
-    return seconds > 0 ? (double)job.steps * (double)width->flops * (double)n_threads / seconds : 0;
+    return seconds > 0 ? (double)job.steps * (double)width->limits[limit].flops * (double)n_threads / seconds
+                       : 0;
 }
 
 /*

@@ -60,7 +60,7 @@ static const size_t work_bytes = (size_t)3 << 30;
 /* clang-format off */
 static const struct gbench_column columns[] = {
     {"flops", "GFLOP/s", 1e-9, 1},
-    {"flops_percent", "%FMA peak", 1, 1},
+    {"flops_percent", "%peak", 1, 1},
     {"bytes", "GB/s", 1e-9, 1},
     {"read_percent", "%read", 1, 1},
     {"tanhs", "Gtanh/s", 1e-9, 2},
@@ -96,7 +96,7 @@ static const char *stage_entry(const struct entry *entry) {
 static void measure_limits(const struct entry *entry, double *flops, double *read) {
     const struct setting *s = entry->setting;
 
-    *flops = limit_flops(s->backend, s->n_threads, 3);
+    *flops = limit_flops(s->backend, row_limit(entry->row, s->backend), s->n_threads, 3);
     *read = row_read_bound(entry->row) ? limit_read(now.source.base, s->n_threads, 2) : s->read;
 }
 
@@ -260,13 +260,20 @@ static size_t source_bytes(const struct bench *b) {
 static void start_limits(struct bench *b) {
     for (size_t i = 0; i < b->n_settings; i++) {
         struct setting *s = &b->settings[i];
-        char key[64], value[64];
+        char key[64], value[160];
 
-        s->flops = limit_flops(s->backend, s->n_threads, 5);
         s->read = limit_read(now.source.base, s->n_threads, 3);
         snprintf(key, sizeof key, "limits/%s/t%zu", s->backend, s->n_threads);
-        snprintf(value, sizeof value, "%.1f GFLOP/s (%s), %.1f GB/s read", s->flops * 1e-9,
-                 limit_width(s->backend), s->read * 1e-9);
+        size_t n = (size_t)snprintf(value, sizeof value, "%s", limit_width(s->backend));
+        for (enum limit limit = LIMIT_F32; limit < N_LIMITS; limit++) {
+            const double flops = limit_flops(s->backend, limit, s->n_threads, 5);
+
+            if (flops > 0 && n < sizeof value) {
+                n += (size_t)snprintf(value + n, sizeof value - n, ", %.1f G%s/s (%s)", flops * 1e-9,
+                                      limit == LIMIT_INT8 ? "OP" : "FLOP", limit_name(limit));
+            }
+        }
+        snprintf(value + n, sizeof value - n, ", %.1f GB/s read", s->read * 1e-9);
         gbench_context(key, value);
         fprintf(stderr, "%s: %s\n", key, value);
     }
@@ -289,7 +296,8 @@ static void usage(FILE *to) {
             "  --help           this text\n"
             "\n"
             "The table has the medians over the rounds: useful operations (visible scores, all query heads)\n"
-            "and their percentage of the multiply-add peak of the backend's vector width; bytes of weights\n"
+            "and their percentage of the peak of the backend's instruction for the row's type (f32 multiply-\n"
+            "adds; bf16 or int8 dot products where the backend uses them there); bytes of weights\n"
             "or of keys and values, and their percentage of the read bandwidth. Both limits are measured,\n"
             "with as many threads, before and after every round of a row (the bandwidth where it limits the\n"
             "row; otherwise at the start). spread is (slowest - fastest) / median of the rounds. %%CPU is\n"

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "shapes.h"
+#include "typed.h"
 
 /* m rows, n outputs, k inputs */
 #define LINEAR(M, N, K) \
@@ -53,6 +54,30 @@
         .kind = ROW_MULTIHEAD, .batch = 1, .n_head = (H), .n_head_kv = (H), .n_q = (N), .n_kv = (N), \
         .d = (D), .p = (D) / (H)                                                                     \
     }
+
+/* The same rows with weights, or keys and values, of another type */
+#define LINEAR_OF(TYPE, M, N, K)                                                                     \
+    {                                                                                                \
+        .kind = ROW_LINEAR, .batch = 1, .n_head = 1, .n_head_kv = 1, .n_q = (M), .p = (N), .d = (K), \
+        .type = (TYPE)                                                                               \
+    }
+#define SDPA_OF(TYPE, D, GROUP, N_Q, N_KV, CAUSAL, CACHE)                                                  \
+    {                                                                                                      \
+        .kind = ROW_SDPA, .batch = 1, .n_head = 8 * (GROUP), .n_head_kv = 8, .n_q = (N_Q), .n_kv = (N_KV), \
+        .d = (D), .p = (D), .causal = (CAUSAL), .cache = (CACHE), .type = (TYPE)                           \
+    }
+#define LINEARS_OF(TYPE)                                                                                \
+    LINEAR_OF(TYPE, 512, 4096, 4096), LINEAR_OF(TYPE, 64, 2048, 2048), LINEAR_OF(TYPE, 16, 4096, 4096), \
+        LINEAR_OF(TYPE, 4, 4096, 4096), LINEAR_OF(TYPE, 1, 4096, 4096)
+#define PREFILLS_OF(TYPE, D)                                                                              \
+    SDPA_OF(TYPE, D, 1, 2048, 2048, FULL, CACHE_NONE), SDPA_OF(TYPE, D, 1, 512, 512, CAUSAL, CACHE_NONE), \
+        SDPA_OF(TYPE, D, 1, 2048, 2048, CAUSAL, CACHE_NONE),                                              \
+        SDPA_OF(TYPE, D, 1, 4096, 4096, CAUSAL, CACHE_NONE)
+#define DECODES_OF(TYPE)                                                                                  \
+    SDPA_OF(TYPE, 128, 1, 1, 32768, FULL, CACHE_NONE), SDPA_OF(TYPE, 128, 4, 1, 32768, FULL, CACHE_NONE), \
+        SDPA_OF(TYPE, 128, 8, 1, 32768, FULL, CACHE_NONE)
+#define PANELS_OF(TYPE) \
+    SDPA_OF(TYPE, 128, 1, 1, 32768, FULL, CACHE_PANELS), SDPA_OF(TYPE, 128, 4, 1, 32768, FULL, CACHE_PANELS)
 
 static const struct row rows[] = {
     LINEAR(2048, 2048, 2048),
@@ -144,6 +169,29 @@ static const struct row rows[] = {
      .d = 256,
      .p = 256},
 
+    LINEARS_OF(ATTN_F16),
+    LINEARS_OF(ATTN_BF16),
+    LINEAR_OF(ATTN_BF16, 2048, 2048, 2048),
+    LINEAR_OF(ATTN_BF16, 512, 64, 4096),
+    LINEAR_OF(ATTN_BF16, 128, 128, 2048),
+    LINEARS_OF(ATTN_Q8_0),
+    LINEARS_OF(ATTN_Q4_0),
+    LINEARS_OF(ATTN_Q4_K),
+    LINEARS_OF(ATTN_Q6_K),
+    PREFILLS_OF(ATTN_F16, 128),
+    PREFILLS_OF(ATTN_F16, 64),
+    PREFILLS_OF(ATTN_BF16, 128),
+    PREFILLS_OF(ATTN_BF16, 64),
+    PREFILLS_OF(ATTN_Q8_0, 128),
+    PREFILLS_OF(ATTN_Q4_0, 128),
+    DECODES_OF(ATTN_F16),
+    DECODES_OF(ATTN_BF16),
+    DECODES_OF(ATTN_Q8_0),
+    DECODES_OF(ATTN_Q4_0),
+    DECODE_FROM(CACHE_PANELS, 1, 8),
+    PANELS_OF(ATTN_F16),
+    PANELS_OF(ATTN_BF16),
+
     HEAD(512, 768, 64),
     HEAD(128, 512, 64),
     MULTIHEAD(512, 768, 12),
@@ -189,7 +237,7 @@ static struct row shared_row(size_t i) {
 /* Packed keys and values have one layout, whatever that of q and out. */
 static bool has_unfused(const struct row *r) {
     return r->kind != ROW_LINEAR && r->kind != ROW_ADDITIVE && !r->key_major && !r->cache && !r->window &&
-           !r->tree;
+           !r->tree && r->type == ATTN_F32;
 }
 
 size_t row_count(void) {
@@ -217,12 +265,14 @@ static const char *causal_suffix(const struct row *r) {
 
 static void fused_name(const struct row *r, char *name, size_t bytes) {
     static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead"};
-    const char *kind = r->kind == ROW_SDPA && is_decode(r) ? "decode" : kinds[r->kind];
+    char kind[32];
     static const char *const caches[] = {"", "/paged", "/panels"};
     const char *layout = r->key_major ? "/key-major" : caches[r->cache], *state = r->warm   ? "/warm"
                                                                                   : r->tree ? "/tree-mask"
                                                                                             : "";
     char window[32] = "";
+    snprintf(kind, sizeof kind, "%s%s%s", r->kind == ROW_SDPA && is_decode(r) ? "decode" : kinds[r->kind],
+             r->type ? "/" : "", r->type ? attn_dtype_name(r->type) : "");
 
     if (r->window) snprintf(window, sizeof window, "/window%zu", r->window);
 
@@ -296,24 +346,45 @@ double row_flops(const struct row *r) {
     return flops;
 }
 
-double row_bytes(const struct row *r) {
+/* Weights, or elements of keys and values. */
+static double row_values(const struct row *r) {
     const double d = (double)r->d, p = (double)r->p;
-    double floats = 0;
+    double values = 0;
 
     switch (r->kind) {
-    case ROW_LINEAR: floats = p * d; break;
+    case ROW_LINEAR: values = p * d; break;
     case ROW_SDPA:
-    case ROW_ADDITIVE: floats = (double)(r->batch * r->n_head_kv * r->n_kv) * (d + p); break;
+    case ROW_ADDITIVE: values = (double)(r->batch * r->n_head_kv * r->n_kv) * (d + p); break;
     case ROW_MULTIHEAD:
-        floats = (double)r->n_head * p * d;
+        values = (double)r->n_head * p * d;
         /* fallthrough */
-    case ROW_HEAD: floats += (double)(r->n_head + 2 * r->n_head_kv) * p * d; break;
+    case ROW_HEAD: values += (double)(r->n_head + 2 * r->n_head_kv) * p * d; break;
     }
-    return floats * sizeof(float);
+    return values;
 }
 
-bool row_read_bound(const struct row *r) {
-    const double flops_a_byte = 6; /* 4 of a group of 8 heads is bound by reading, 8 of 16 rows is not */
+double row_bytes(const struct row *r) { return typed_bytes(r->type, row_values(r)); }
 
-    return r->kind != ROW_ADDITIVE && row_flops(r) < flops_a_byte * row_bytes(r);
+/* As if the values were f32: reading them stays as much of the work where they are smaller. */
+bool row_read_bound(const struct row *r) {
+    const double flops_a_value = 24; /* 4 of a group of 8 heads is bound by reading, 8 of 16 rows is not */
+
+    return r->kind != ROW_ADDITIVE && row_flops(r) < flops_a_value * row_values(r);
+}
+
+enum limit row_limit(const struct row *r, const char *backend) {
+    const bool bf16 = strcmp(backend, "avx512bf16") == 0, int8 = bf16 || strcmp(backend, "avx512vnni") == 0;
+
+    switch (r->type) {
+    case ATTN_BF16: return bf16 ? LIMIT_BF16 : LIMIT_F32;
+    case ATTN_Q8_0:
+    case ATTN_Q4_0:
+    case ATTN_Q4_1:
+    case ATTN_Q4_K:
+    case ATTN_Q6_K: return int8 && r->kind == ROW_LINEAR ? LIMIT_INT8 : LIMIT_F32;
+    case ATTN_F32:
+    case ATTN_F16:
+    case ATTN_BOOL: break;
+    }
+    return LIMIT_F32;
 }

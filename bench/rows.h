@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "limits.h"
+
 /* Where keys and values are: tensors; a cache of shuffled blocks of 16 rows; one of keys in panels. */
 enum row_cache { CACHE_NONE, CACHE_PAGED, CACHE_PANELS };
 enum { ROW_BLOCK = 16 };
@@ -24,8 +26,9 @@ struct row {
     bool
         tree; /* a boolean mask for each row and key, which hides from the draft tokens at the end all but their own branch */
     enum row_cache cache;
-    size_t window; /* keys before its own that a row sees; 0: all */
-    bool unfused;  /* the same work by scores, softmax and P V one after the other (one thread) */
+    attn_dtype type; /* of weights, or of keys and values */
+    size_t window;   /* keys before its own that a row sees; 0: all */
+    bool unfused;    /* the same work by scores, softmax and P V one after the other (one thread) */
 };
 
 enum { ROW_NAME_BYTES = 96 };
@@ -34,7 +37,7 @@ size_t row_count(void);
 const struct row *row_get(size_t i);
 
 /* For example "linear/512x4096x4096", "prefill/d128/h8-8/n2048/causal", "decode/d128/h32-8/q1/n32768/warm",
- * "unfused/prefill/d128/h8-8/n2048/causal". */
+ * "linear/q8_0/16x4096x4096", "unfused/prefill/d128/h8-8/n2048/causal". */
 void row_name(const struct row *row, char name[ROW_NAME_BYTES]);
 
 /* Useful floating-point operations: visible scores only, all query heads of a group. */
@@ -42,6 +45,9 @@ double row_flops(const struct row *row);
 
 /* Hyperbolic tangents of additive scores. */
 double row_tanhs(const struct row *row);
+
+/* What limits the row where reading does not: the instruction that the backend uses for the row's type. */
+enum limit row_limit(const struct row *row, const char *backend);
 
 /* Bytes of the operand that has to be read once: the weights, or the keys and values. */
 double row_bytes(const struct row *row);

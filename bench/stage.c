@@ -4,6 +4,7 @@
 #include <time.h>
 
 #include "team.h"
+#include "typed.h"
 
 static const char no_room[] = "needs more memory than the benchmark reserves";
 
@@ -24,7 +25,8 @@ static attn_tensor take(struct arena *arena, size_t batch, size_t head, size_t r
 /* Packs an n x k matrix of the source. */
 static const char *take_packed(struct stage *s, struct arena *source, struct arena *work, size_t n, size_t k,
                                const attn_packed **packed) {
-    const attn_tensor w = take(source, 1, 1, n, k, false);
+    const attn_tensor w =
+        typed_take(s->context, s->row->type, source, work, (const size_t[]){1, 1, n, k}, false);
     size_t bytes = 0;
     void *memory;
 
@@ -43,6 +45,15 @@ static const char *take_packed(struct stage *s, struct arena *source, struct are
                : attn_context_error(s->context);
 }
 
+/* Keys or values of the row's type. */
+static attn_tensor take_keys(const struct stage *s, struct arena *source, struct arena *work, size_t batch,
+                             size_t rows, size_t columns) {
+    const struct row *r = s->row;
+    const size_t size[4] = {batch, r->n_head_kv, rows, columns};
+
+    return typed_take(s->context, r->type, source, work, size, r->key_major);
+}
+
 static size_t copies(const struct row *row) {
     const double bytes = row_bytes(row);
     size_t n = 1;
@@ -54,16 +65,17 @@ static size_t copies(const struct row *row) {
 }
 
 /* One sequence's cache: its blocks in the order of a walk through all of them, which nothing fetches ahead. */
-static const char *set_cache(const struct row *r, struct stage_copy *copy, struct arena *source,
+static const char *set_cache(const struct stage *s, struct stage_copy *copy, struct arena *source,
                              struct arena *work) {
+    const struct row *r = s->row;
     const bool panels = r->cache == CACHE_PANELS;
     const size_t rows = panels ? r->n_kv : ROW_BLOCK, n = r->n_kv / rows, unit = panels ? ROW_BLOCK : 1;
 
     copy->length = r->n_kv;
     copy->kv = (attn_kv){.size = sizeof copy->kv,
                          .layout = panels ? ATTN_KV_PANELS : ATTN_KV_ROWS,
-                         .k = take(source, n, r->n_head_kv, rows / unit, r->d * unit, false),
-                         .v = take(source, n, r->n_head_kv, rows, r->p, false),
+                         .k = take_keys(s, source, work, n, rows / unit, r->d * unit),
+                         .v = take_keys(s, source, work, n, rows, r->p),
                          .n_sequences = 1,
                          .lengths = &copy->length,
                          .blocks_per_sequence = n};
@@ -90,12 +102,12 @@ static const char *set_copy(struct stage *s, struct stage_copy *copy, struct are
         return error;
     case ROW_SDPA:
         if (r->cache) {
-            return set_cache(r, copy, source, work);
+            return set_cache(s, copy, source, work);
         }
         /* fallthrough */
     case ROW_ADDITIVE:
-        copy->k = take(source, r->batch, r->n_head_kv, r->n_kv, r->d, r->key_major);
-        copy->v = take(source, r->batch, r->n_head_kv, r->n_kv, r->p, r->key_major);
+        copy->k = take_keys(s, source, work, r->batch, r->n_kv, r->d);
+        copy->v = take_keys(s, source, work, r->batch, r->n_kv, r->p);
         return copy->k.data && copy->v.data ? NULL : no_room;
     case ROW_HEAD:
     case ROW_MULTIHEAD:

@@ -25,7 +25,16 @@ uint32_t attn_cpu_bundles(void) {
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
             bundles |= ATTN_CPU_AVX512;
     }
+    if ((bundles & ATTN_CPU_AVX512) && __builtin_cpu_supports("avx512vnni")) {
+        bundles |= ATTN_CPU_AVX512VNNI;
+        if (__builtin_cpu_supports("avx512bf16")) bundles |= ATTN_CPU_AVX512BF16;
+    }
     return bundles;
+}
+
+int attn_cpu_bf16_pays(void) {
+    __builtin_cpu_init();
+    return !__builtin_cpu_is("intel");
 }
 
 #define FEATURES(X)                                                                                         \
@@ -58,6 +67,7 @@ uint32_t attn_cpu_bundles(void) {
 #endif
 
 uint32_t attn_cpu_bundles(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMD ? ATTN_CPU_NEON : 0; }
+int attn_cpu_bf16_pays(void) { return 1; }
 
 #define FEATURES(X)                       \
     X("asimd", AT_HWCAP, HWCAP_ASIMD)     \
@@ -69,6 +79,7 @@ uint32_t attn_cpu_bundles(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMD ? ATT
 #else
 
 uint32_t attn_cpu_bundles(void) { return 0; }
+int attn_cpu_bf16_pays(void) { return 0; }
 
 #define FEATURES(X) X("none")
 #define HAS_FEATURE(name) {name, 0},
