@@ -1,7 +1,7 @@
 /*
  * The contract between the plan (the C files of src/: validation, visibility, tiles, scratch) and a backend (one
  * folder of src/ per instruction set: arithmetic). A backend is one const struct; its slots never
- * allocate, lock, fail or keep state, and every slot is filled. Strides here are in elements.
+ * allocate, lock, fail or keep state, and every slot is filled. Strides here are in elements unless said.
  */
 #ifndef ATTN_BACKEND_H
 #define ATTN_BACKEND_H
@@ -11,14 +11,17 @@
 
 #include "attn/attn.h"
 
-/* No backend packs more rows than this into one block (struct attn_pool_task has arrays of it). */
+/* No backend packs more rows than this into one block, and none takes more blocks at once. */
 #define ATTN_ROWS_MAX 64
+#define ATTN_BLOCKS_MAX 4
 /* No task has more key/value heads (scratch of a backend has a part for each). */
 #define ATTN_HEADS_MAX 16
 /* Panels are a multiple of this wide, so that any backend's vectors divide them. */
 #define ATTN_PANEL_UNIT 16
 /* Alignment of scratch and packed memory. */
 #define ATTN_ALIGN 64
+/* Rows of f32 values a multiple of so many bytes apart share a few sets of the first-level cache. */
+#define ATTN_FAR 2048
 
 /*
  * y[i][o] = bias[o] + sum_k x[i][k] w[o][k] for rows [0, m) and outputs [o0, o1), canonical order.
@@ -46,7 +49,8 @@ enum attn_score_kind { ATTN_SCORE_DOT, ATTN_SCORE_ADDITIVE };
 enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F16 };
 
 /*
- * Attention pooling of one block of query rows over a range of keys, in the canonical order of order.h.
+ * Attention pooling of a block of query rows over a range of keys, in the canonical order of order.h; or of several blocks
+ * one behind the other, whose keys and values are converted or gathered once for all (of pool_rows each but the last one).
  *
  * Rows are query-major, the heads of a group inside: with i = first + r, row r of the block is query
  * i / group and head i % group, and the address of its query, output, log-sum-exp, mask, weights and scores is
@@ -57,15 +61,20 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F
  * is read. A hidden key's score and value do not enter any sum.
  * Scores are shaped in this order: scale, soft cap, ALiBi, mask (order.h). A sink joins the sum at the end.
  *
- * Keys and values of row j lie at k + j * k_row and v + j * v_row; with pages (a cache's) in row j % page_rows of page
- * j / page_rows, which lies pages[j / page_rows % n_pages] times k_page or v_page on (src/keys.h). panels: keys lie 16 by 16,
- * column c of the panel's key i at c * 16 + i, k_row from panel to panel, page_rows a multiple of 16; heads is 1, and all 16
- * keys of a panel may be read where one is seen. Dot products only.
+ * Queries and outputs are f32, f16 or bf16; keys and values f32, f16, bf16, q8_0 or q4_0, each a type of its own. They are
+ * computed with as the f32 values that they stand for; only outputs are rounded, once, to nearest even.
+ *
+ * Keys and values of row j lie at k + j * k_row and v + j * v_row, in bytes; with pages (a cache's) in row j % page_rows of
+ * page j / page_rows, which lies pages[j / page_rows % n_pages] times k_page or v_page on (src/keys.h). panels (f32, f16,
+ * bf16): keys lie 16 by 16, column c of the panel's key i in element c * 16 + i, k_row from panel to panel, page_rows a
+ * multiple of 16; heads is 1, and all 16 keys of a panel may be read where one is seen. Dot products only; additive scores
+ * take f32 in rows.
  *
  * Two forms. Whole (part == NULL): all keys, then out, and lse, weights and scores if given.
  * Part (part != NULL): the keys of chunk `chunk` only (which may hold none that the block sees), and the
  * partial result to part, for the merge slot: at most (d_v + 2) * (n_rows rounded up to ATTN_PANEL_UNIT)
- * floats, in the backend's own arrangement. Only backends with splits != 0 are asked for parts.
+ * floats, in the backend's own arrangement; the next block's is part_block on. Only backends with splits != 0 are asked for
+ * parts.
  *
  * The block stands for `heads` key/value heads in a row, 1 unless the backend's pool_heads_rows allows more: the next
  * one's k, v and part are k_head, v_head and part_head on, its queries, outputs, log-sum-exps and mask `group` heads. They
@@ -76,14 +85,15 @@ enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F
  */
 struct attn_pool_task {
     enum attn_score_kind score;
-    size_t n_rows, group, first; /* 1 <= n_rows <= the backend's pool_rows; first < group */
-    const float *q;
+    attn_dtype q_type, k_type, v_type, out_type;
+    size_t n_rows, group, first; /* 1 <= n_rows <= the backend's pool_rows * pool_blocks; first < group */
+    const void *q;
     ptrdiff_t q_row, q_head;
-    const float *k; /* the key/value head's row 0 */
+    const char *k; /* the key/value head's row 0 */
     ptrdiff_t k_row;
-    const float *v;
+    const char *v;
     ptrdiff_t v_row;
-    size_t heads; /* >= 1 */
+    size_t heads; /* >= 1; then n_rows <= pool_rows */
     ptrdiff_t k_head, v_head;
     const int32_t *pages; /* or NULL */
     size_t page_rows, n_pages;
@@ -102,7 +112,7 @@ struct attn_pool_task {
     enum attn_mask_kind mask_kind;
     const void *mask; /* uint8_t, float or binary16; strides in elements of it, 0 where broadcast */
     ptrdiff_t mask_row, mask_head, mask_key;
-    float *out;
+    void *out;
     ptrdiff_t out_row, out_head;
     float *lse; /* or NULL */
     ptrdiff_t lse_row, lse_head;
@@ -114,21 +124,29 @@ struct attn_pool_task {
     ptrdiff_t scores_row, scores_head;
     size_t n_weights; /* columns of weights and scores; those behind n_kv are hidden */
     float *part;      /* or NULL */
-    size_t part_head;
+    size_t part_head, part_block;
     size_t chunk, first_chunk; /* first_chunk: of the parts that are merged */
     void *scratch;
-    size_t lo[ATTN_ROWS_MAX], hi[ATTN_ROWS_MAX], also[ATTN_ROWS_MAX];
+    const size_t *lo, *hi, *also; /* n_rows each */
 };
 typedef void attn_pool_fn(const struct attn_pool_task *task);
 
-/* Scratch bytes of the pool slot for any block of at most pool_rows rows of one head, or, where heads > 1, of at most
- * pool_heads_rows rows of so many. */
-typedef size_t attn_pool_scratch_fn(enum attn_score_kind score, size_t d_k, size_t d_v, size_t heads);
+/*
+ * Scratch bytes of the pool slot for any task of at most so many blocks of one head, or, where heads > 1, of at most
+ * pool_heads_rows rows of so many. gathers: K or V may be of another type than f32, in pages or in panels, or v_row a
+ * multiple of ATTN_FAR.
+ */
+struct attn_pool_size {
+    enum attn_score_kind score;
+    size_t d_k, d_v, heads, blocks;
+    int gathers;
+};
+typedef size_t attn_pool_scratch_fn(const struct attn_pool_size *size);
 
 /*
  * Merges the parts of n_chunks >= 1 chunks of one block, in ascending order, and finishes the rows: reads
  * chunk c's at task->part + c * stride (and overwrites it), writes task's out and lse. Uses of task only
- * n_rows, group, first, d_v, out*, lse*, sinks and part. Ascending from the first chunk the block sees; a part of a chunk
+ * n_rows (of one block), group, first, d_v, out*, lse*, sinks and part. Ascending from the first chunk the block sees; a part of a chunk
  * that the block does not see changes nothing.
  */
 typedef void attn_merge_fn(const struct attn_pool_task *task, size_t n_chunks, size_t stride);
@@ -223,6 +241,8 @@ struct attn_backend {
     uint32_t layout;    /* of packed weights: their panel width nr */
     size_t linear_rows; /* height of the register tile: the plan cuts rows at multiples of it */
     size_t pool_rows;   /* rows of a full block */
+    size_t
+        pool_blocks; /* that pool takes at once, where it has to gather keys or values; at most ATTN_BLOCKS_MAX */
     /* rows up to which pool takes several heads at once: dot products, no weights, no scores; 0: none */
     size_t pool_heads_rows;
     int splits; /* pool takes parts */

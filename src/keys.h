@@ -1,8 +1,9 @@
-/* Where the keys and values of a pooling task lie: rows one behind the other, in pages, keys perhaps in panels. */
+/* Where the keys and values of a pooling task lie: rows one behind the other, in pages, keys perhaps in panels. In bytes. */
 #ifndef ATTN_KEYS_H
 #define ATTN_KEYS_H
 
 #include "backend.h"
+#include "dtype.h"
 #include "order.h"
 
 /* How many keys from j on lie one behind the other. */
@@ -21,7 +22,9 @@ static inline ptrdiff_t attn_k_offset(const struct attn_pool_task *t, size_t j) 
         page = attn_page(t, j) * t->k_page;
         j %= t->page_rows;
     }
-    if (t->panels) return page + (ptrdiff_t)(j / ATTN_KEY_TILE) * t->k_row + (ptrdiff_t)(j % ATTN_KEY_TILE);
+    if (t->panels)
+        return page + (ptrdiff_t)(j / ATTN_KEY_TILE) * t->k_row +
+               (ptrdiff_t)(j % ATTN_KEY_TILE * attn_dtype_bytes(t->k_type));
     return page + (ptrdiff_t)j * t->k_row;
 }
 

@@ -16,9 +16,10 @@ struct attn_pooling_problem {
     const size_t *kv_sequences;        /* as in attn_sdpa_args */
     const attn_tensor *w;              /* additive: [1, n_head or 1, 1, c] */
     const char *weights_name, *w_name; /* what error texts call those two */
-    attn_scoring scoring;              /* a copy of this version's size; zeroed where the caller gave none */
-    size_t head;                       /* where the heads of q begin in those that the scoring counts */
-    size_t n_head;                     /* how many it counts; 0: those of q */
+    int typed;            /* q and out of any of TENSOR_FLOATS, k and v of TENSOR_KV; otherwise f32 */
+    attn_scoring scoring; /* a copy of this version's size; zeroed where the caller gave none */
+    size_t head;          /* where the heads of q begin in those that the scoring counts */
+    size_t n_head;        /* how many it counts; 0: those of q */
 };
 
 struct attn_scoring_sizes attn_pool_sizes(const struct attn_pooling_problem *p);

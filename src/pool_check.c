@@ -76,10 +76,11 @@ static attn_status check_cached(attn_context *c, const struct attn_pooling_probl
 static attn_status check_inputs(attn_context *c, const struct attn_pooling_problem *p, unsigned flags,
                                 struct attn_span *spans) {
     const attn_tensor *q = p->q, *k = p->k, *v = p->v;
-    ATTN_TRY(attn_tensor_check(c, "q", q, TENSOR_F32 | flags, &spans[0]));
+    const unsigned kv = p->typed ? TENSOR_KV : TENSOR_F32;
+    ATTN_TRY(attn_tensor_check(c, "q", q, (p->typed ? TENSOR_FLOATS : TENSOR_F32) | flags, &spans[0]));
     if (p->kv) return check_cached(c, p, flags, spans + 1);
-    ATTN_TRY(attn_tensor_check(c, "k", k, TENSOR_F32 | flags, &spans[1]));
-    ATTN_TRY(attn_tensor_check(c, "v", v, TENSOR_F32 | flags, &spans[2]));
+    ATTN_TRY(attn_tensor_check(c, "k", k, kv | flags, &spans[1]));
+    ATTN_TRY(attn_tensor_check(c, "v", v, kv | flags, &spans[2]));
     if (!q->size[COLUMN]) return attn_fail(c, ATTN_ERROR_SHAPE, "q: it has no columns");
     if (!v->size[COLUMN]) return attn_fail(c, ATTN_ERROR_SHAPE, "v: it has no columns");
     ATTN_TRY(attn_tensor_expect(c, "k", k, q->size[BATCH], SIZE_MAX, SIZE_MAX, q->size[COLUMN]));
@@ -117,7 +118,8 @@ attn_status attn_pool_check(attn_context *c, const struct attn_pooling_problem *
     size_t most_q, most_kv;
     ATTN_TRY(check_inputs(c, p, flags, spans + ATTN_POOL_OUTPUTS));
     const struct attn_scoring_sizes z = attn_pool_sizes(p);
-    ATTN_TRY(attn_tensor_check(c, "out", p->out, TENSOR_F32 | TENSOR_OUTPUT | flags, &spans[0]));
+    ATTN_TRY(attn_tensor_check(c, "out", p->out,
+                               (p->typed ? TENSOR_FLOATS : TENSOR_F32) | TENSOR_OUTPUT | flags, &spans[0]));
     ATTN_TRY(attn_tensor_expect(c, "out", p->out, q->size[BATCH], q->size[HEAD], q->size[ROW],
                                 p->v->size[COLUMN]));
     ATTN_TRY(attn_scoring_check(c, &p->scoring, &z));

@@ -30,6 +30,7 @@ static attn_status prepare(attn_context *c, const attn_sdpa_args *args, int quer
                                        .lse = a.lse,
                                        .weights = a.weights,
                                        .weights_name = "weights",
+                                       .typed = 1,
                                        .lse_sinks = a.lse_sinks,
                                        .scores = a.scores};
     ATTN_TRY(read_cache(c, &a, query, view, p));

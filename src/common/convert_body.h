@@ -79,6 +79,16 @@ static void convert_q6_k_block(const struct attn_q6_k *b, float *to) {
     }
 }
 
+ATTN_INLINE void convert_q8_0(const void *from, size_t n, float *to) {
+    const struct attn_q8_0 *b = from;
+    for (size_t i = 0; i < n / 32; i++) convert_q8_0_block(b + i, to + 32 * i);
+}
+
+ATTN_INLINE void convert_q4_0(const void *from, size_t n, float *to) {
+    const struct attn_q4_0 *b = from;
+    for (size_t i = 0; i < n / 32; i++) convert_q4_0_block(b + i, to + 32 * i);
+}
+
 /* n values from `from` on, which begins a block; n is a multiple of the block. */
 static void to_f32_body(attn_dtype type, const void *from, size_t n, float *to) {
     const size_t blocks = n / attn_dtype_block(type);
@@ -86,14 +96,8 @@ static void to_f32_body(attn_dtype type, const void *from, size_t n, float *to) 
     case ATTN_F32: memcpy(to, from, n * sizeof *to); break;
     case ATTN_F16: convert_f16(from, n, to); break;
     case ATTN_BF16: convert_bf16(from, n, to); break;
-    case ATTN_Q8_0:
-        for (size_t i = 0; i < blocks; i++)
-            convert_q8_0_block((const struct attn_q8_0 *)from + i, to + 32 * i);
-        break;
-    case ATTN_Q4_0:
-        for (size_t i = 0; i < blocks; i++)
-            convert_q4_0_block((const struct attn_q4_0 *)from + i, to + 32 * i);
-        break;
+    case ATTN_Q8_0: convert_q8_0(from, n, to); break;
+    case ATTN_Q4_0: convert_q4_0(from, n, to); break;
     case ATTN_Q4_1:
         for (size_t i = 0; i < blocks; i++)
             convert_q4_1_block((const struct attn_q4_1 *)from + i, to + 32 * i);

@@ -10,7 +10,7 @@ struct few_state {
 };
 
 struct few_head {
-    const float *k, *v;
+    const char *k, *v;
     size_t shift; /* of the queries' heads: of the mask and the outputs */
     float *q;     /* [d_k][pitch]: q * c */
     float *p;     /* scores, then probabilities of a turn: key i of row r at i * p_key + r * p_row */
@@ -27,14 +27,15 @@ struct few_block {
     size_t columns;              /* d_v rounded up to a vector */
     size_t turn, first, end, hi; /* keys a turn; the turn at hand: [first, end); where the chunk ends */
     size_t p_key, p_row;
-    float *copies; /* [ATTN_KEY_TILE][pool_v_row(d_k)]: keys of several pages; NULL without pages */
+    size_t k_bytes, v_bytes; /* of a row of one head */
+    float *copies;           /* [ATTN_KEY_TILE][pool_gather_row(d_k)]: keys of several pages, or converted */
     struct few_head head[ATTN_HEADS_MAX];
 };
 
 /* ---- What is read next ------------------------------------------------------------------------------- */
 
-/* Of keys or values in rows of `row` floats; those of head 0 begin at x. Where none is left, for what is at hand anyway. */
-ATTN_INLINE void few_ahead_rows(const struct few_block *b, const float *x, const float *at_hand,
+/* Of keys or values in rows of `row` bytes; those of head 0 begin at x. Where none is left, for what is at hand anyway. */
+ATTN_INLINE void few_ahead_rows(const struct few_block *b, const char *x, const char *at_hand,
                                 ptrdiff_t stride, size_t row, size_t rows, size_t skip,
                                 struct few_ahead *to) {
     to->near = b->turns || FEW_NEAR;
@@ -58,8 +59,8 @@ ATTN_NOINLINE void few_ahead_pages(const struct few_block *b, int values, size_t
     const size_t keys = b->page_heads          ? t->page_rows
                         : t->panels && !values ? ATTN_KEY_TILE
                                                : 1; /* of a row */
-    const size_t row = keys * t->heads * (values ? t->d_v : t->d_k);
-    const float *x = values ? t->v : t->k;
+    const size_t row = keys * t->heads * (values ? b->v_bytes : b->k_bytes);
+    const char *x = values ? t->v : t->k;
     key += done / row * keys;
     const ptrdiff_t at_hand = values ? attn_v_offset(t, b->first) : attn_k_offset(t, b->first);
     const ptrdiff_t at = key < end ? values ? attn_v_offset(t, key) : attn_k_offset(t, key) : at_hand;
@@ -68,7 +69,7 @@ ATTN_NOINLINE void few_ahead_pages(const struct few_block *b, int values, size_t
                    keys == 1 ? left : attn_ceil_div(left, keys), done % row, to);
 }
 
-/* Requests for keys, or values, of [key, end), all heads, of which `done` floats are asked for. */
+/* Requests for keys, or values, of [key, end), all heads, of which `done` bytes are asked for. */
 ATTN_INLINE void few_ahead_at(const struct few_block *b, int values, size_t key, size_t end, size_t done,
                               struct few_ahead *to) {
     const struct attn_pool_task *t = b->t;
@@ -76,9 +77,9 @@ ATTN_INLINE void few_ahead_at(const struct few_block *b, int values, size_t key,
         few_ahead_pages(b, values, key, end, done, to);
         return;
     }
-    const size_t row = t->heads * (values ? t->d_v : t->d_k), skip = done ? done % row : 0;
+    const size_t row = t->heads * (values ? b->v_bytes : b->k_bytes), skip = done ? done % row : 0;
     const ptrdiff_t stride = values ? t->v_row : t->k_row;
-    const float *x = values ? t->v : t->k;
+    const char *x = values ? t->v : t->k;
     if (done) key += done / row;
     few_ahead_rows(b, x + (ptrdiff_t)key * stride, x + (ptrdiff_t)b->first * stride, stride, row,
                    key < end ? end - key : 0, skip, to);
@@ -93,11 +94,11 @@ static void few_ahead_scores(const struct few_block *b, size_t j0, size_t g, siz
     const struct attn_pool_task *t = b->t;
     if (b->turns)
         few_ahead_at(b, 1, b->first, b->end,
-                     ((j0 - b->first) * t->heads + g * ATTN_KEY_TILE + within) * t->d_k, to);
+                     ((j0 - b->first) * t->heads + g * ATTN_KEY_TILE + within) * b->k_bytes, to);
     else if (j0 + ATTN_KEY_TILE < b->end)
-        few_ahead_at(b, 0, j0 + ATTN_KEY_TILE, b->hi, within * t->d_k, to);
+        few_ahead_at(b, 0, j0 + ATTN_KEY_TILE, b->hi, within * b->k_bytes, to);
     else
-        few_ahead_at(b, 1, b->first, b->end, within * t->d_k, to);
+        few_ahead_at(b, 1, b->first, b->end, within * b->k_bytes, to);
 }
 
 /* While P V of keys [from, to) is computed for head g: one head's next values; after them, keys of the next turn. */
@@ -107,7 +108,7 @@ static void few_ahead_values(const struct few_block *b, size_t g, size_t from, s
     if (!b->turns && to < b->end)
         few_ahead_at(b, 1, to, b->end, 0, ahead);
     else
-        few_ahead_at(b, 0, b->end, attn_min(b->end + b->turn, b->hi), done * b->t->d_v, ahead);
+        few_ahead_at(b, 0, b->end, attn_min(b->end + b->turn, b->hi), done * b->v_bytes, ahead);
 }
 
 #endif

@@ -62,10 +62,11 @@ static void few_finish(const struct attn_pool_task *t, size_t shift, size_t colu
     for (size_t r = 0; r < t->n_rows; r++) {
         const float sink = t->sinks ? t->sinks[shift + (t->first + r) % t->group] : 0.0f;
         const struct sight_end end = sight_end_of(t, v_set1(st->m[r]), v_set1(st->l[r]), v_set1(sink));
-        float *out = t->out + pool_offset(t, r, t->out_row, t->out_head) + (ptrdiff_t)shift * t->out_head;
+        void *out = pool_to(t, pool_offset(t, r, t->out_row, t->out_head) + (ptrdiff_t)shift * t->out_head);
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
             const size_t left = attn_min(t->d_v - c, VF32_N);
-            v_store_tail(out + c, v_mul(v_load_tail(st->o + r * columns + c, left), end.factor), left);
+            typed_store_tail(t->out_type, out, c,
+                             v_mul(v_load_tail(st->o + r * columns + c, left), end.factor), left);
         }
         if (t->lse)
             t->lse[pool_offset(t, r, t->lse_row, t->lse_head) + (ptrdiff_t)shift * t->lse_head] =
@@ -87,14 +88,20 @@ static size_t few_up(size_t n) { return (n + VF32_N - 1) / VF32_N * VF32_N; }
 
 static void few_pack(const struct few_block *b, const struct few_head *h) {
     const struct attn_pool_task *t = b->t;
-    const float *q = t->q + (ptrdiff_t)h->shift * t->q_head, c = t->scale * ATTN_LOG2E;
+    const void *q = pool_from(t->q_type, t->q, (ptrdiff_t)h->shift * t->q_head);
+    const float c = t->scale * ATTN_LOG2E;
     if (b->by_rows) {
-        pool_pack(t, b->pitch, t->d_k, q, t->q_row, t->q_head, v_set1(c), h->q);
+        pool_pack(t, b->pitch, t->d_k, t->q_type, q, t->q_row, t->q_head, v_set1(c), h->q);
         return;
     }
     for (size_t r = 0; r < t->n_rows; r++) {
-        const float *from = q + pool_offset(t, r, t->q_row, t->q_head);
-        for (size_t d = 0; d < t->d_k; d++) h->q[d * t->n_rows + r] = from[d] * c;
+        const void *from = pool_from(t->q_type, q, pool_offset(t, r, t->q_row, t->q_head));
+        for (size_t d = 0; d < t->d_k; d += VF32_N) {
+            const size_t n = attn_min(t->d_k - d, VF32_N);
+            float x[VF32_N];
+            v_store(x, v_mul(typed_load_tail(t->q_type, from, d, n), v_set1(c)));
+            for (size_t i = 0; i < n; i++) h->q[(d + i) * t->n_rows + r] = x[i];
+        }
     }
 }
 
@@ -132,7 +139,7 @@ static size_t few_turn(const struct few_block *b) {
     const struct attn_pool_task *t = b->t;
     const size_t most = attn_min(FEW_WAITING / b->pitch, b->turns ? FEW_TURN : ATTN_CHUNK);
     if (b->page_heads) return t->page_rows;
-    const size_t fits = t->heads > 1 ? (1 << 16) / (t->heads * (t->d_k + t->d_v)) : most;
+    const size_t fits = t->heads > 1 ? (1 << 18) / (t->heads * (b->k_bytes + b->v_bytes)) : most;
     return attn_max(attn_min(fits, most) / ATTN_KEY_TILE, 1) * ATTN_KEY_TILE;
 }
 
@@ -141,13 +148,15 @@ static void few_body(const struct attn_pool_task *t) {
     const struct pool_range range = pool_range_of(t);
     float *at = t->scratch;
     b.by_rows = t->n_rows > FEW_ROWS;
-    b.page_heads = t->pages && t->heads > 1 && t->k_head != (ptrdiff_t)t->d_k;
+    b.k_bytes = attn_dtype_row(t->k_type, t->d_k);
+    b.v_bytes = attn_dtype_row(t->v_type, t->d_v);
+    b.page_heads = t->pages && t->heads > 1 && t->k_head != (ptrdiff_t)b.k_bytes;
     b.turns = t->heads > 1 || t->n_rows >= FEW_TURNS_FROM;
     b.pitch = b.by_rows ? few_up(t->n_rows) : t->n_rows;
     b.p_key = b.by_rows ? b.pitch : 1;
     b.turn = few_turn(&b);
     b.p_row = b.by_rows ? 1 : b.turn;
-    if (t->pages) b.copies = pool_take(&at, ATTN_KEY_TILE * pool_v_row(t->d_k));
+    b.copies = pool_take(&at, ATTN_KEY_TILE * pool_gather_row(t->d_k));
     for (size_t g = 0; g < t->heads; g++) {
         struct few_head *h = &b.head[g];
         h->k = t->k + (ptrdiff_t)g * t->k_head;
@@ -185,20 +194,31 @@ static void few_merge_body(const struct attn_pool_task *t, size_t n_chunks, size
     few_finish(t, 0, d_v, &st);
 }
 
-static size_t few_scratch(size_t d_k, size_t d_v, size_t heads) {
+static size_t few_scratch(const struct attn_pool_size *z) {
+    const size_t d_k = z->d_k, d_v = z->d_v, heads = z->heads;
     const size_t state = FEW_MOST * (2 + few_up(d_v)) + 3 * ATTN_PANEL_UNIT;
     return (heads * (FEW_MOST * d_k + FEW_WAITING + 2 * ATTN_PANEL_UNIT + 2 * state) +
-            ATTN_KEY_TILE * pool_v_row(d_k)) *
+            ATTN_KEY_TILE * pool_gather_row(d_k)) *
            sizeof(float);
 }
 
 /* ---- The slots: the one way or the other ---------------------------------------------------------- */
 
 static void pool_any(const struct attn_pool_task *t) {
-    if (few_serves(t))
+    enum { ROWS = POOL_NV * VF32_N };
+    const size_t rest = t->n_rows % ROWS;
+    if (few_serves(t)) {
         few_body(t);
-    else
+    } else if (t->part && t->n_rows > ROWS && rest && rest <= FEW_MOST && t->score == ATTN_SCORE_DOT) {
+        /* the merge takes the last block's parts for what few_body makes of so few rows */
+        const struct attn_pool_task last = pool_block_task(t, t->n_rows / ROWS, ROWS);
+        struct attn_pool_task others = *t;
+        others.n_rows -= rest;
+        pool_body(&others);
+        few_body(&last);
+    } else {
         pool_body(t);
+    }
 }
 static void merge_any(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
     if (few_serves(t))
@@ -206,8 +226,8 @@ static void merge_any(const struct attn_pool_task *t, size_t n_chunks, size_t st
     else
         pool_merge_body(t, n_chunks, stride);
 }
-static size_t scratch_any(enum attn_score_kind score, size_t d_k, size_t d_v, size_t heads) {
-    return attn_max(few_scratch(d_k, d_v, heads), pool_scratch_body(score, d_k, d_v));
+static size_t scratch_any(const struct attn_pool_size *size) {
+    return attn_max(few_scratch(size), pool_scratch_body(size));
 }
 
 #endif

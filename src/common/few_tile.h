@@ -6,6 +6,7 @@
 #define ATTN_FEW_TILE_H
 
 #include "pool_tile.h"
+#include "few_value.h"
 
 enum {
     FEW_TILE_N = ATTN_KEY_TILE / VF32_N, /* vectors of a tile of keys */
@@ -14,9 +15,10 @@ enum {
     /* K and V are read in turns, and each turn starts the processor's prefetchers anew: as long as a chunk for one row,
      * shorter where more rows' probabilities have to wait (8 KiB in all). */
     FEW_WAITING = 2048,
-    FEW_TURN = 64,   /* keys where the other side is asked for meanwhile */
-    FEW_PANEL = 16,  /* accumulators of a panel's scores */
-    FEW_PV_KEYS = 64 /* of V at a time for all passes: 32 KiB at d_v = 128, which stays in L1 */
+    FEW_TURN = 64,            /* keys where the other side is asked for meanwhile */
+    FEW_LINE = ATTN_LINE * 4, /* bytes */
+    FEW_PANEL = 16,           /* accumulators of a panel's scores */
+    FEW_PV_KEYS = 64          /* of V at a time for all passes: 32 KiB at d_v = 128, which stays in L1 */
 };
 
 /*
@@ -24,7 +26,7 @@ enum {
  * requests for a linear read and adds its own prefetching, whatever order the kernels then read in.
  */
 struct few_ahead {
-    const float *at, *end; /* what is left of the row at hand */
+    const char *at, *end;  /* what is left of the row at hand */
     ptrdiff_t stride, gap; /* from row to row; from one's end to the next */
     int near;              /* into L1 */
 };
@@ -34,15 +36,22 @@ struct few_ahead {
 
 ATTN_INLINE void few_ask(struct few_ahead *a, int lines) {
     if (a->near) {
-        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L1(a->at + i * ATTN_LINE);
+        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L1(a->at + i * FEW_LINE);
     } else {
-        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L2(a->at + i * ATTN_LINE);
+        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L2(a->at + i * FEW_LINE);
     }
-    a->at += lines * ATTN_LINE;
+    a->at += lines * FEW_LINE;
     if (a->at >= a->end) {
         a->at = a->end + a->gap;
         a->end += a->stride;
     }
+}
+
+/* Of the lines of `bytes` bytes those that are due in part `part` of so many. */
+ATTN_INLINE void few_ask_of(struct few_ahead *a, int bytes, int part, int parts) {
+    const int lines = (bytes + FEW_LINE - 1) / FEW_LINE;
+    const int due = lines * (part + 1) / parts - lines * part / parts;
+    if (due) few_ask(a, due);
 }
 
 /* c[i][v] = fma(k[i][d], q[d][v], c[i][v]) for ascending d in [0, n), queries in the lanes. k[] has every third key: x86
@@ -86,14 +95,14 @@ ATTN_INLINE void few_rows(int keys, int nv, int panel, const float *k, ptrdiff_t
 
 /* a[g] = fma(q[i][g], column i of the keys x, a[g]) for ascending i in [0, n): x holds VF32_N keys, a row each. What is
  * next is asked for in between: a burst of requests is dropped where the queue of misses is full, and the fence keeps the
- * compiler from making one. */
+ * compiler from making one. bytes: of what is read in a step. */
 ATTN_INLINE void few_columns_step(int rows, size_t n, const float *q, vf32 x[VF32_N], vf32 a[FEW_ROWS],
-                                  struct few_ahead *ahead) {
+                                  int bytes, struct few_ahead *ahead) {
     v_transpose(x);
     ATTN_UNROLL for (int i = 0; i < VF32_N; i++) {
         if ((size_t)i >= n) break;
         if (ahead && i % 4 == 0) {
-            few_ask(ahead, VF32_N * 4 / ATTN_LINE);
+            few_ask_of(ahead, bytes, i / 4, VF32_N / 4);
             ATTN_FENCE();
         }
         ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_fma(v_set1(q[i * rows + g]), x[i], a[g]);
@@ -101,8 +110,9 @@ ATTN_INLINE void few_columns_step(int rows, size_t n, const float *q, vf32 x[VF3
 }
 
 /*
- * Scores of `rows` rows against VF32_N keys from k on (n of them exist), keys in the lanes: q[d][rows], s[row][s_row].
- * Blocks of VF32_N x VF32_N are transposed in registers, then each column is one multiply-add for each row.
+ * Scores of `rows` rows against VF32_N keys from k on (n of them exist; all where the type is not f32), keys in the lanes:
+ * q[d][rows], s[row][s_row]. Blocks of VF32_N x VF32_N are transposed in registers, then each column is one multiply-add for
+ * each row.
  */
 ATTN_INLINE void few_columns(int rows, const float *k, ptrdiff_t k_row, size_t d_k, size_t n, const float *q,
                              struct few_ahead *ahead, float *s, size_t s_row) {
@@ -113,29 +123,79 @@ ATTN_INLINE void few_columns(int rows, const float *k, ptrdiff_t k_row, size_t d
         vf32 x[VF32_N];
         ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
             (size_t)i < n ? v_load(k + i * k_row + d) : v_zero();
-        few_columns_step(rows, VF32_N, q + d * (size_t)rows, x, a, ahead);
+        few_columns_step(rows, VF32_N, q + d * (size_t)rows, x, a, VF32_N * VF32_N * 4, ahead);
     }
     if (d < d_k) {
         vf32 x[VF32_N];
         ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
             (size_t)i < n ? v_load_tail(k + i * k_row + d, d_k - d) : v_zero();
-        few_columns_step(rows, d_k - d, q + d * (size_t)rows, x, a, NULL);
+        few_columns_step(rows, d_k - d, q + d * (size_t)rows, x, a, 0, NULL);
+    }
+    ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
+}
+
+ATTN_INLINE void few_columns_halves(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, size_t d_k,
+                                    const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
+    vf32 a[FEW_ROWS];
+    ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_zero();
+    size_t d = 0;
+    for (; d + VF32_N <= d_k; d += VF32_N, k += 2 * VF32_N) {
+        vf32 x[VF32_N];
+        ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] = typed_load(type, k + i * k_row, 0);
+        few_columns_step(rows, VF32_N, q + d * (size_t)rows, x, a, VF32_N * VF32_N * 2, ahead);
+    }
+    if (d < d_k) {
+        vf32 x[VF32_N];
+        for (int i = 0; i < VF32_N; i++) x[i] = typed_load_tail(type, k + i * k_row, 0, d_k - d);
+        few_columns_step(rows, d_k - d, q + d * (size_t)rows, x, a, 0, NULL);
+    }
+    ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
+}
+
+/* Of block formats: the scales of a block's keys are a vector, too. */
+ATTN_INLINE void few_columns_blocks(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, size_t d_k,
+                                    const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
+    vf32 a[FEW_ROWS];
+    ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_zero();
+    for (size_t d = 0; d < d_k; d += 32, k += few_block_bytes(type)) {
+        uint16_t scale[VF32_N];
+        ATTN_UNROLL for (int i = 0; i < VF32_N; i++) scale[i] = *typed_u16(k + i * k_row);
+        const vf32 by = v_load_f16(scale);
+        ATTN_UNROLL for (int half = 0; half < 32; half += 16) {
+            ATTN_UNROLL for (int c = 0; c < 16; c += VF32_N) {
+                vf32 x[VF32_N];
+                ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
+                    few_quants(type, k + i * k_row, (size_t)c, half != 0);
+                v_transpose(x);
+                ATTN_UNROLL for (int i = 0; i < VF32_N; i++) {
+                    const float *qi = q + (d + (size_t)(half + c + i)) * (size_t)rows;
+                    const vf32 y = v_mul(by, x[i]);
+                    if ((half + c + i) % 4 == 0) {
+                        few_ask_of(ahead, VF32_N * few_block_bytes(type), (half + c + i) / 4, 8);
+                        ATTN_FENCE();
+                    }
+                    ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_fma(v_set1(qi[g]), y, a[g]);
+                }
+            }
+        }
     }
     ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
 }
 
 /* The same of a panel, whose keys are in the lanes already: `vectors` vectors of them. */
-ATTN_INLINE void few_panel(int rows, int vectors, int asks, const float *k, size_t d_k, const float *q,
-                           struct few_ahead *ahead, float *s, size_t s_row) {
+ATTN_INLINE void few_panel(int rows, int vectors, attn_dtype type, int asks, const char *k, size_t d_k,
+                           const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
+    enum { BYTES = ATTN_KEY_TILE * 2 };
     vf32 a[FEW_ROWS][FEW_TILE_N];
     ATTN_UNROLL for (int g = 0; g < rows; g++) {
         ATTN_UNROLL for (int v = 0; v < vectors; v++) a[g][v] = v_zero();
     }
-    ATTN_UNROLL_4 for (size_t d = 0; d < d_k; d++, k += ATTN_KEY_TILE, q += rows) {
-        if (asks) few_ask(ahead, ATTN_KEY_TILE / ATTN_LINE);
+    ATTN_UNROLL_4 for (size_t d = 0; d < d_k; d++, k += type == ATTN_F32 ? 2 * BYTES : BYTES, q += rows) {
+        if (asks && (type == ATTN_F32 || d % 2 == 0)) few_ask(ahead, 1);
         ATTN_UNROLL for (int g = 0; g < rows; g++) {
             const vf32 x = v_set1(q[g]);
-            ATTN_UNROLL for (int v = 0; v < vectors; v++) a[g][v] = v_fma(x, v_load(k + v * VF32_N), a[g][v]);
+            ATTN_UNROLL for (int v = 0; v < vectors; v++) a[g][v] =
+                v_fma(x, typed_load(type, k, (size_t)v * VF32_N), a[g][v]);
         }
     }
     ATTN_UNROLL for (int g = 0; g < rows; g++) {
@@ -143,47 +203,13 @@ ATTN_INLINE void few_panel(int rows, int vectors, int asks, const float *k, size
     }
 }
 
-/* One pass of P V over n keys; rows of p and o are p_key and o_row apart. */
-struct few_pass {
-    size_t n;
-    const float *v, *p;
-    ptrdiff_t v_row;
-    size_t p_key, p_row, o_row;
-    float *o;
-    struct few_ahead *ahead;
-};
-
-/* o[g][c..] = fma(p[g][j], v[j][c..], o) for ascending j: `rows` rows x `cols` vectors of columns, or, where tail is not 0,
- * `tail` columns. Each step asks for `lines` lines. */
-ATTN_INLINE void few_pv(const struct few_pass *w, int rows, int cols, size_t p_row, int lines, size_t tail) {
-    vf32 a[FEW_PV_ROWS][FEW_PV_COLS];
-    const float *v = w->v, *p = w->p;
-    float *o = w->o;
-    struct few_ahead ahead = *w->ahead;
-    ATTN_UNROLL for (int g = 0; g < rows; g++) {
-        ATTN_UNROLL for (int c = 0; c < cols; c++) a[g][c] = v_load(o + (size_t)g * w->o_row + c * VF32_N);
-    }
-    ATTN_NO_UNROLL for (size_t j = 0; j < w->n; j++, v += w->v_row, p += w->p_key) {
-        vf32 x[FEW_PV_COLS];
-        if (lines) few_ask(&ahead, lines);
-        ATTN_UNROLL for (int c = 0; c < cols; c++) x[c] =
-            tail ? v_load_tail(v, tail) : v_load(v + c * VF32_N);
-        ATTN_UNROLL for (int g = 0; g < rows; g++) {
-            const vf32 e = v_set1(p[(size_t)g * p_row]);
-            ATTN_UNROLL for (int c = 0; c < cols; c++) a[g][c] = v_fma(e, x[c], a[g][c]);
-        }
-    }
-    ATTN_UNROLL for (int g = 0; g < rows; g++) {
-        ATTN_UNROLL for (int c = 0; c < cols; c++) v_store(o + (size_t)g * w->o_row + c * VF32_N, a[g][c]);
-    }
-    *w->ahead = ahead;
-}
-
 /* ---- Variants -------------------------------------------------------------------------------------- */
 
 struct few_scores {
-    const float *k, *q;
-    ptrdiff_t k_row;
+    attn_dtype type; /* f32 where rows are the lanes */
+    const char *k;
+    const float *q;
+    ptrdiff_t k_row; /* bytes */
     size_t d_k, n;
     float *s;
     size_t s_row; /* keys in the lanes only */
@@ -191,27 +217,42 @@ struct few_scores {
     struct few_ahead ahead;
 };
 
-#define FEW_COLUMNS(rows)                                                                              \
-    ATTN_NOINLINE void few_columns_##rows(const struct few_scores *w) {                                \
-        struct few_ahead ahead = w->ahead;                                                             \
-        few_columns((rows) <= FEW_ROWS ? rows : 1, w->k, w->k_row, w->d_k, w->n, w->q, &ahead, w->s,   \
-                    w->s_row);                                                                         \
-    }                                                                                                  \
-    ATTN_NOINLINE void few_panel_##rows(const struct few_scores *w) {                                  \
-        struct few_ahead ahead = w->ahead;                                                             \
-        const int vectors = (rows)*FEW_TILE_N <= FEW_PANEL ? FEW_TILE_N : (FEW_TILE_N + 1) / 2;        \
-        for (int v = 0; v < FEW_TILE_N; v += vectors)                                                  \
-            few_panel((rows) <= FEW_ROWS ? rows : 1, vectors, v == 0, w->k + v * VF32_N, w->d_k, w->q, \
-                      &ahead, w->s + v * VF32_N, w->s_row);                                            \
+/* One function a number of rows and a type. */
+#define FEW_COLUMNS(rows, r)                                                                             \
+    ATTN_NOINLINE void few_columns_##rows(const struct few_scores *w) {                                  \
+        struct few_ahead ahead = w->ahead;                                                               \
+        few_columns(r, typed_f32(w->k), w->k_row / (ptrdiff_t)sizeof(float), w->d_k, w->n, w->q, &ahead, \
+                    w->s, w->s_row);                                                                     \
+    }                                                                                                    \
+    FEW_COLUMNS_OF(halves, f16, ATTN_F16, rows, r)                                                       \
+    FEW_COLUMNS_OF(halves, bf16, ATTN_BF16, rows, r)                                                     \
+    FEW_COLUMNS_OF(blocks, q8_0, ATTN_Q8_0, rows, r)                                                     \
+    FEW_COLUMNS_OF(blocks, q4_0, ATTN_Q4_0, rows, r)                                                     \
+    FEW_PANEL_OF(few_panel, ATTN_F32, rows, r)                                                           \
+    FEW_PANEL_OF(few_panel_f16, ATTN_F16, rows, r)                                                       \
+    FEW_PANEL_OF(few_panel_bf16, ATTN_BF16, rows, r)
+#define FEW_COLUMNS_OF(kind, name, type, rows, r)                                          \
+    ATTN_NOINLINE void few_columns_##name##_##rows(const struct few_scores *w) {           \
+        struct few_ahead ahead = w->ahead;                                                 \
+        few_columns_##kind(r, type, w->k, w->k_row, w->d_k, w->q, &ahead, w->s, w->s_row); \
     }
-FEW_COLUMNS(1)
-FEW_COLUMNS(2)
-FEW_COLUMNS(3)
-FEW_COLUMNS(4)
-FEW_COLUMNS(5)
-FEW_COLUMNS(6)
-FEW_COLUMNS(7)
-FEW_COLUMNS(8)
+#define FEW_PANEL_OF(name, type, rows, r)                                                               \
+    ATTN_NOINLINE void name##_##rows(const struct few_scores *w) {                                      \
+        struct few_ahead ahead = w->ahead;                                                              \
+        const int vectors = (r)*FEW_TILE_N <= FEW_PANEL ? FEW_TILE_N : (FEW_TILE_N + 1) / 2;            \
+        for (int v = 0; v < FEW_TILE_N; v += vectors)                                                   \
+            few_panel(r, vectors, type, v == 0, w->k + (size_t)v * VF32_N * (type == ATTN_F32 ? 4 : 2), \
+                      w->d_k, w->q, &ahead, w->s + v * VF32_N, w->s_row);                               \
+    }
+FEW_COLUMNS(1, 1)
+FEW_COLUMNS(2, 2)
+FEW_COLUMNS(3, 3)
+FEW_COLUMNS(4, 4)
+#define FEW_ROWS_OR(rows) ((rows) <= FEW_ROWS ? rows : 1)
+FEW_COLUMNS(5, FEW_ROWS_OR(5))
+FEW_COLUMNS(6, FEW_ROWS_OR(6))
+FEW_COLUMNS(7, FEW_ROWS_OR(7))
+FEW_COLUMNS(8, FEW_ROWS_OR(8))
 
 #define FEW_DISPATCH(name, rows, w) \
     switch (rows) {                 \
@@ -228,10 +269,12 @@ FEW_COLUMNS(8)
 /* w->n keys: in steps as tall as the registers allow. */
 ATTN_INLINE void few_rows_nv(const struct few_scores *w, int nv, int most, int panel) {
     struct few_ahead ahead = w->ahead;
+    const float *k = typed_f32(w->k);
+    const ptrdiff_t k_row = w->k_row / (ptrdiff_t)sizeof *k;
     size_t i = 0;
-#define FEW_ROWS_STEP(keys)                                                                              \
-    few_rows(keys, nv, panel, w->k + (panel ? (ptrdiff_t)i : (ptrdiff_t)i * w->k_row), w->k_row, w->d_k, \
-             w->q, &ahead, w->s + i * (size_t)nv * VF32_N),                                              \
+#define FEW_ROWS_STEP(keys)                                                                           \
+    few_rows(keys, nv, panel, k + (panel ? (ptrdiff_t)i : (ptrdiff_t)i * k_row), k_row, w->d_k, w->q, \
+             &ahead, w->s + i * (size_t)nv * VF32_N),                                                 \
         i += keys
     while (i + (size_t)most <= w->n) FEW_ROWS_STEP(most);
     while (i + 4 <= w->n) FEW_ROWS_STEP(4);
@@ -243,31 +286,5 @@ ATTN_INLINE void few_rows_nv(const struct few_scores *w, int nv, int most, int p
     ATTN_NOINLINE void few_rows_panel_##nv(const struct few_scores *w) { few_rows_nv(w, nv, most, 1); }
 FEW_ROWS_VARIANT(1, FEW_KEYS)
 FEW_ROWS_VARIANT(2, FEW_KEYS_2)
-
-/* lines: 0, 2, or those of the columns that a pass takes. */
-#define FEW_PV(rows, cols)                                                                \
-    ATTN_NOINLINE void few_pv_##rows(const struct few_pass *w, int lines) {               \
-        enum { R = (rows) <= FEW_PV_ROWS ? rows : 1, LINES = (cols)*VF32_N / ATTN_LINE }; \
-        if (w->p_row == 1)                                                                \
-            few_pv_lines(w, R, cols, 1, lines, LINES);                                    \
-        else                                                                              \
-            few_pv_lines(w, R, cols, w->p_row, lines, LINES);                             \
-    }                                                                                     \
-    ATTN_NOINLINE void few_pv_tail_##rows(const struct few_pass *w, size_t tail) {        \
-        few_pv(w, (rows) <= FEW_PV_ROWS ? rows : 1, 1, w->p_row, 0, tail);                \
-    }
-ATTN_INLINE void few_pv_lines(const struct few_pass *w, int rows, int cols, size_t p_row, int lines,
-                              int all) {
-    if (lines == 0)
-        few_pv(w, rows, cols, p_row, 0, 0);
-    else if (lines == 2)
-        few_pv(w, rows, cols, p_row, 2, 0);
-    else
-        few_pv(w, rows, cols, p_row, all, 0);
-}
-FEW_PV(1, FEW_PV_COLS)
-FEW_PV(2, FEW_PV_COLS_2)
-FEW_PV(4, FEW_PV_COLS_4)
-FEW_PV(8, FEW_PV_COLS_8)
 
 #endif

@@ -6,6 +6,7 @@
 #define ATTN_FEW_TURN_H
 
 #include "few_ahead.h"
+#include "few_pv.h"
 
 /* The largest of all lanes, in all of them. */
 ATTN_INLINE vf32 few_max(vf32 x) {
@@ -20,32 +21,20 @@ ATTN_INLINE vf32 few_sum(vf32 x) {
 
 /* ---- P V --------------------------------------------------------------------------------------------- */
 
-static void few_pass_of(size_t rows, const struct few_pass *w, int lines) {
-    switch (rows) {
-    case 1: few_pv_1(w, lines); break;
-    case 2: few_pv_2(w, lines); break;
-    case 4: few_pv_4(w, lines); break;
-    default: few_pv_8(w, lines); break;
-    }
-}
-static void few_tail_of(size_t rows, const struct few_pass *w, size_t tail) {
-    switch (rows) {
-    case 1: few_pv_tail_1(w, tail); break;
-    case 2: few_pv_tail_2(w, tail); break;
-    case 4: few_pv_tail_4(w, tail); break;
-    default: few_pv_tail_8(w, tail); break;
-    }
-}
-
 /* The most rows of a pass: a power of two. */
 ATTN_INLINE size_t few_pass_rows(size_t most, size_t left) {
     while (most > left) most /= 2;
     return most;
 }
 
-/* Rows are split between passes before columns are: the first pass of a single head is a linear read then. */
+/* Rows are split between passes before columns are: the first pass of a single head is a linear read then. Not where each
+ * pass would convert the values anew. */
 ATTN_INLINE int few_splits(const struct few_block *b) {
-    return (int)FEW_PV_ALONE < (int)FEW_PV_ROWS && !b->turns;
+    return (int)FEW_PV_ALONE < (int)FEW_PV_ROWS && !b->turns && b->t->v_type == ATTN_F32;
+}
+
+ATTN_INLINE size_t few_pass_most(const struct few_block *b) {
+    return b->turns || b->t->v_type != ATTN_F32 ? FEW_PV_ROWS : FEW_PV_ALONE;
 }
 
 /* P V of keys [from, to). Columns outside, rows inside: each line of V is read by one pass after the other. */
@@ -53,8 +42,9 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
     static const size_t cols_of[] = {0, FEW_PV_COLS, FEW_PV_COLS_2, 0, FEW_PV_COLS_4, 0, 0, 0, FEW_PV_COLS_8};
     const struct attn_pool_task *t = b->t;
     const struct few_head *h = &b->head[g];
-    const size_t most = few_pass_rows(b->turns ? FEW_PV_ROWS : FEW_PV_ALONE, t->n_rows);
+    const size_t most = few_pass_rows(few_pass_most(b), t->n_rows);
     const size_t cols = cols_of[most] * VF32_N;
+    const char *v = h->v + attn_v_offset(t, from);
     struct few_ahead ahead;
     few_ahead_values(b, g, from, to, &ahead);
     for (size_t c = 0; c < t->d_v;) {
@@ -62,7 +52,8 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
         for (size_t r = 0; r < t->n_rows;) {
             const size_t rows = few_pass_rows(most, t->n_rows - r);
             struct few_pass w = {.n = to - from,
-                                 .v = h->v + attn_v_offset(t, from) + c,
+                                 .v = v + few_at(t->v_type, c),
+                                 .at = c % 32,
                                  .p = h->p + (from - b->first) * b->p_key + r * b->p_row,
                                  .v_row = t->v_row,
                                  .p_key = b->p_key,
@@ -73,21 +64,24 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
             if (n == cols && rows == most) {
                 struct few_ahead lines = ahead;
                 if (!asks || (r && !few_splits(b)) || r >= 4 * most) {
-                    few_pass_of(rows, &w, 0);
+                    few_pass_of(t->v_type, rows, &w, 0);
                 } else if (few_splits(b) &&
                            t->n_rows > most) { /* each pass asks for two lines of every row */
-                    lines.at += r * ATTN_LINE;
-                    lines.end = lines.at + 2 * ATTN_LINE;
-                    lines.gap = lines.stride - 2 * ATTN_LINE;
+                    lines.at += r * FEW_LINE;
+                    lines.end = lines.at + 2 * FEW_LINE;
+                    lines.gap = lines.stride - 2 * FEW_LINE;
                     lines.near = 0;
                     w.ahead = &lines;
-                    few_pass_of(rows, &w, 2);
+                    few_pass_of(t->v_type, rows, &w, 2);
                 } else {
-                    few_pass_of(rows, &w, 8);
+                    few_pass_of(t->v_type, rows, &w, 8);
                 }
             } else { /* a pass of fewer rows could take more columns, but the others set the pace */
-                for (size_t i = 0; i < n; i += VF32_N, w.v += VF32_N, w.o += VF32_N)
-                    few_tail_of(rows, &w, attn_min(VF32_N, n - i));
+                for (size_t i = 0; i < n; i += VF32_N, w.o += VF32_N) {
+                    w.v = v + few_at(t->v_type, c + i);
+                    w.at = (c + i) % 32;
+                    few_tail_of(t->v_type, rows, &w, attn_min(VF32_N, n - i));
+                }
             }
             r += rows;
         }
@@ -99,7 +93,7 @@ static void few_values_keys(const struct few_block *b, size_t g, size_t from, si
 static void few_values(struct few_block *b, size_t g, size_t to, int asks) {
     const struct attn_pool_task *t = b->t;
     struct few_head *h = &b->head[g];
-    const int passes = b->turns || t->pages || t->n_rows > FEW_PV_ALONE || t->d_v > FEW_PV_COLS * VF32_N;
+    const int passes = b->turns || t->pages || t->n_rows > few_pass_most(b) || t->d_v > FEW_PV_COLS * VF32_N;
     while (h->from < to) {
         const size_t left = attn_min(to - h->from, attn_keys_left(t, h->from));
         const size_t next = h->from + (passes ? attn_min(left, FEW_PV_KEYS) : left);
@@ -116,9 +110,9 @@ static void few_values_hiding(const struct few_block *b, const struct few_head *
     for (; j < end; j++) {
         const float p = h->p[(j - b->first) * b->p_key + row * b->p_row];
         if (signbit(p)) continue;
-        const float *v = h->v + attn_v_offset(t, j);
+        const char *v = h->v + attn_v_offset(t, j);
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
-            const vf32 x = v_load_tail(v + c, attn_min(t->d_v - c, VF32_N));
+            const vf32 x = few_value(t->v_type, v, c, attn_min(t->d_v - c, VF32_N));
             v_store(o + c, v_fma(v_set1(p), x, v_load(o + c)));
         }
     }
@@ -126,24 +120,54 @@ static void few_values_hiding(const struct few_block *b, const struct few_head *
 
 /* ---- Scores and softmax of a tile --------------------------------------------------------------------- */
 
-ATTN_NOINLINE void few_keys_pages(const struct few_block *b, const struct few_head *h, size_t j,
-                                  struct few_scores *w) {
-    const struct attn_pool_task *t = b->t;
-    w->k = h->k + attn_k_offset(t, j);
-    if (t->panels || attn_keys_left(t, j) >= w->n) return;
-    w->k = b->copies;
-    w->k_row = (ptrdiff_t)pool_v_row(t->d_k);
-    for (size_t i = 0; i < w->n; i++)
-        pool_copy_row(h->k + attn_k_offset(t, j + i), t->d_k, b->copies + (ptrdiff_t)i * w->k_row);
+/* Keys [j, j + w->n) of one tile as rows of f32, or as a panel of it, in the block's copies. */
+ATTN_NOINLINE void few_keys_copy(const struct few_block *b, const struct few_head *h, size_t j,
+                                 struct few_scores *w) {
+    struct attn_pool_task t = *b->t;
+    const size_t row = pool_gather_row(t.d_k);
+    t.k = h->k;
+    w->k = (const char *)b->copies;
+    w->type = ATTN_F32;
+    if (t.panels) { /* of which key j is looked for */
+        const char *panel = t.k + attn_k_offset(&t, j - j % ATTN_KEY_TILE);
+        pool_convert_rows(t.k_type, panel, 0, 1, ATTN_KEY_TILE * t.d_k, b->copies, 0);
+        w->k += j % ATTN_KEY_TILE * sizeof(float);
+        return;
+    }
+    pool_gather_k(&t, j, j + w->n, j, b->copies, row);
+    w->k_row = (ptrdiff_t)(row * sizeof(float));
 }
 
-/* Keys [j, end) of the tile at hand: where they lie, or, of several pages, copied to rows one behind the other. */
+/* Keys [j, end) of the tile at hand: where they lie, or copied: those of several pages, and those of another type where the
+ * kernels do not take it (`as_f32`, or not all of a vector of keys). */
 ATTN_INLINE void few_keys(const struct few_block *b, const struct few_head *h, size_t j, size_t end,
-                          struct few_scores *w) {
-    w->k = h->k + (ptrdiff_t)j * b->t->k_row;
-    w->k_row = b->t->k_row;
+                          int as_f32, struct few_scores *w) {
+    const struct attn_pool_task *t = b->t;
+    w->k = h->k + attn_k_offset(t, j);
+    w->k_row = t->k_row;
     w->n = end - j;
-    if (ATTN_UNLIKELY(b->t->pages || b->t->panels)) few_keys_pages(b, h, j, w);
+    w->type = t->k_type;
+    if (ATTN_UNLIKELY((!t->panels && attn_keys_left(t, j) < w->n) ||
+                      (t->k_type != ATTN_F32 && (as_f32 || w->n < VF32_N))))
+        few_keys_copy(b, h, j, w);
+}
+
+static void few_columns_any(size_t rows, const struct few_scores *w) {
+    switch (w->type) {
+    case ATTN_F16: FEW_DISPATCH(few_columns_f16, rows, w) break;
+    case ATTN_BF16: FEW_DISPATCH(few_columns_bf16, rows, w) break;
+    case ATTN_Q8_0: FEW_DISPATCH(few_columns_q8_0, rows, w) break;
+    case ATTN_Q4_0: FEW_DISPATCH(few_columns_q4_0, rows, w) break;
+    default: FEW_DISPATCH(few_columns, rows, w) break;
+    }
+}
+
+static void few_panels_any(size_t rows, const struct few_scores *w) {
+    switch (w->type) {
+    case ATTN_F16: FEW_DISPATCH(few_panel_f16, rows, w) break;
+    case ATTN_BF16: FEW_DISPATCH(few_panel_bf16, rows, w) break;
+    default: FEW_DISPATCH(few_panel, rows, w) break;
+    }
 }
 
 static void few_scores_rows(const struct few_block *b, struct few_scores *w) {
@@ -160,27 +184,28 @@ static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j,
     struct few_scores w = {.d_k = t->d_k, .q = h->q, .s_row = b->p_row, .panel = t->panels};
     if (b->by_rows || t->panels) few_ahead_scores(b, j0, g, 0, &w.ahead);
     if (b->by_rows) {
-        few_keys(b, h, j, end, &w);
+        few_keys(b, h, j, end, 1, &w);
         w.s = h->p + (j - b->first) * b->p_key;
         few_scores_rows(b, &w);
         return;
     }
     if (t->panels) { /* what is not seen of it the caller hides */
-        w.k = h->k + attn_k_offset(t, j) - j % ATTN_KEY_TILE;
+        w.type = t->k_type;
+        w.k = h->k + attn_k_offset(t, j - j % ATTN_KEY_TILE);
         w.s = h->p + (j0 - b->first);
-        FEW_DISPATCH(few_panel, t->n_rows, &w)
+        few_panels_any(t->n_rows, &w);
         return;
     }
     for (size_t at = j0; at < j0 + ATTN_KEY_TILE; at += VF32_N) {
         const size_t from = attn_max(j, at), to = attn_min(end, at + VF32_N);
         float part[FEW_ROWS * VF32_N];
         if (from >= to) continue; /* the caller hides these keys */
-        few_keys(b, h, from, to, &w);
+        few_keys(b, h, from, to, 0, &w);
         few_ahead_scores(b, j0, g, at - j0, &w.ahead);
         if (w.n == VF32_N) {
             w.s = h->p + (from - b->first);
             w.s_row = b->p_row;
-            FEW_DISPATCH(few_columns, t->n_rows, &w)
+            few_columns_any(t->n_rows, &w);
             continue;
         }
         w.s = part;

@@ -4,182 +4,7 @@
 #ifndef ATTN_POOL_BODY_H
 #define ATTN_POOL_BODY_H
 
-#include "pool_additive.h"
-#include "pool_hide.h"
-#include "pool_keys.h"
-#include "pool_tile.h"
-
-/* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */
-struct pool_pending {
-    size_t from, to, row;
-    int hides; /* some row of the vectors does not see some of these keys */
-    struct pool_vectors rows;
-};
-
-/* P V of what is pending up to key j; what follows starts there. */
-static void pool_flush(const struct pool_block *b, struct pool_pending *w, size_t j, float *o) {
-    w->to = j;
-    if (w->to <= w->from || !w->rows.n) return;
-    pool_pv(b, w->rows, w->hides, w->from, w->to - w->from, b->p + w->row * b->lanes, o);
-    w->row += w->to - w->from;
-    w->from = w->to;
-}
-
-/* Rows whose x exceeds their maximum by more than ATTN_RESCALE take it: l and o are scaled to it. */
-static void pool_rescale(const struct pool_block *b, struct pool_state *st, size_t lane, vf32 x) {
-    const vf32 m = v_load(st->m + lane), lowest = v_set1(-FLT_MAX);
-    const vmask moves = v_lt(v_add(m, v_set1(ATTN_RESCALE)), x);
-    /* before the first visible key l and o are 0 and stay it: a factor of 1 avoids 0 * inf */
-    vf32 f = v_select(moves, v_exp2(v_sub(m, x)), v_set1(1.0f));
-    f = v_select(v_lt(m, lowest), v_set1(1.0f), f);
-    v_store(st->m + lane, v_select(moves, x, m));
-    if (!v_any(v_lt(f, v_set1(1.0f)))) return;
-    v_store(st->l + lane, v_mul(v_load(st->l + lane), f));
-    for (size_t c = 0; c < b->t->d_v; c++) {
-        float *o = st->o + c * b->lanes + lane;
-        v_store(o, v_mul(v_load(o), f));
-    }
-}
-
-/* Scores to probabilities in place, and their sum to l. */
-static void pool_softmax(const struct pool_block *b, struct pool_state *st, size_t lane, int hides,
-                         float *s) {
-    const vf32 lowest = v_set1(-FLT_MAX), hidden = v_set1(-0.0f);
-    const vf32 m0 = v_load(st->m + lane), m = v_select(v_lt(m0, lowest), v_zero(), m0);
-    vf32 sum[4];
-    for (int g = 0; g < 4; g++) {
-        vf32 e[4];
-        for (int i = 0; i < 4; i++) {
-            float *at = s + (size_t)(4 * g + i) * b->lanes + lane;
-            const vf32 x = v_load(at);
-            if (hides)
-                e[i] = v_select(v_lt(x, lowest), hidden, v_exp2_inline(v_sub(v_max(lowest, x), m)));
-            else
-                e[i] = v_exp2_inline(v_sub(v_max(lowest, x), m));
-            v_store(at, e[i]);
-        }
-        sum[g] = v_add(v_add(e[0], e[1]), v_add(e[2], e[3]));
-    }
-    v_store(st->l + lane, v_add(v_load(st->l + lane), v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))));
-}
-
-/* Scores of keys [j, j + n) of the tile at j0 <= j into its 16 rows s; rows outside are -inf. */
-static void pool_scores(const struct pool_block *b, struct pool_vectors u, size_t j0, size_t j, size_t n,
-                        int hides, float first, float *s) {
-    const size_t skip = j - j0;
-    if (b->t->score == ATTN_SCORE_DOT)
-        pool_scores_dot(b, u, j, n, s + skip * b->lanes);
-    else
-        pool_scores_additive(b, u, j, n, s + skip * b->lanes);
-    if (sight_shapes(b->t)) pool_shape(b, u, n, first + (float)skip, s + skip * b->lanes);
-    if (!hides) return;
-    for (size_t i = 0; i < ATTN_KEY_TILE; i++)
-        if (i < skip || i >= skip + n) memset(s + i * b->lanes, 0, b->lanes * sizeof *s);
-    pool_hide(b, u, j0, skip + n, first, s);
-}
-
-static void pool_vector_sight(const struct attn_pool_task *t, struct pool_block *b, size_t v) {
-    b->sees[v] = sight_nothing();
-    for (size_t i = v * VF32_N; i < (v + 1) * VF32_N; i++) sight_add(&b->sees[v], t, pool_row(t, i));
-}
-
-/* Each lane's visible range in floats relative to the chunk at `base`. */
-static void pool_lane_ranges(const struct pool_block *b, size_t base) {
-    for (size_t lane = 0; lane < b->lanes; lane++) {
-        const size_t row = pool_row(b->t, lane), lo = b->t->lo[row], hi = b->t->hi[row];
-        const size_t from = lo > base ? attn_min(lo - base, ATTN_CHUNK) : 0;
-        const size_t end = hi > base ? attn_min(hi - base, ATTN_CHUNK) : 0;
-        b->lo[lane] = (float)from;
-        b->last[lane] = (float)end - 1.0f;
-        b->also[lane] = b->t->also[row] > base ? (float)attn_min(b->t->also[row] - base, ATTN_CHUNK) : 0.0f;
-        if (sight_shapes(b->t)) b->position[lane] = sight_position(b->t, row, base);
-    }
-}
-
-/* The vectors with a row that may see something of the tile at j0: all of them where nothing is hidden. */
-static struct pool_vectors pool_seeing(const struct pool_block *b, enum sight sight, size_t j0) {
-    int first = 0, end = (int)(b->lanes / VF32_N);
-    if (sight == SIGHT_NONE) end = 0;
-    if (sight == SIGHT_SOME) {
-        const struct sight_hull tile = b->t->kv_documents ? sight_tile(b->t, j0) : sight_nothing();
-        while (first < end && !sight_meets(b->t, &b->sees[first], j0, &tile)) first++;
-        while (first < end && !sight_meets(b->t, &b->sees[end - 1], j0, &tile)) end--;
-    }
-    return (struct pool_vectors){first, end - first};
-}
-
-/* The state of one chunk, from nothing. */
-static void pool_chunk(struct pool_block *b, const struct pool_range *r, size_t chunk,
-                       struct pool_state *st) {
-    const struct attn_pool_task *t = b->t;
-    const size_t base = chunk * ATTN_CHUNK, lanes = b->lanes;
-    const size_t lo = attn_max(base, r->lo), hi = attn_min(base + ATTN_CHUNK, r->hi);
-    for (size_t lane = 0; lane < lanes; lane += VF32_N) {
-        v_store(st->m + lane, v_set1(-INFINITY));
-        v_store(st->l + lane, v_zero());
-    }
-    /* of a chunk that the block does not see the merge reads no output; the first one is what it begins with */
-    if (lo < hi || chunk == t->first_chunk) memset(st->o, 0, t->d_v * lanes * sizeof *st->o);
-    if (lo >= hi) return;
-    pool_lane_ranges(b, base);
-    const int shapes = sight_shapes(t);
-
-    struct pool_pending pending = {.from = lo, .to = lo, .row = lo % ATTN_KEY_TILE};
-    pool_waiting waiting = NULL;
-    size_t row = 0; /* of p, for the tile */
-    for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
-        const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
-        const enum sight sight = pool_sight(t, r, 0, j0);
-        const int hides = sight != SIGHT_ALL;
-        const struct pool_vectors u = pool_seeing(b, sight, j0);
-        const int whole = !hides && j > lo && t->score == ATTN_SCORE_DOT &&
-                          !shapes; /* the first tile always moves the maximum */
-        if (!whole || row == POOL_KEYS) pool_settle(b, &waiting, st->m, st->l);
-        if (hides != pending.hides || u.first != pending.rows.first || u.n != pending.rows.n ||
-            row == POOL_KEYS) {
-            pool_flush(b, &pending, j, st->o);
-            if (row == POOL_KEYS) row = 0;
-            pending =
-                (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
-        }
-        float *s = b->p + row * lanes;
-        if (u.n) pool_keys_at(b, j, end);
-        if (whole && pool_tile(b, &waiting, j0, st->m, st->l, s)) continue;
-        if (u.n) pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
-        for (size_t v = 0; v < (size_t)u.n; v++) {
-            const size_t lane = ((size_t)u.first + v) * VF32_N;
-            vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
-            for (size_t i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + i * lanes + lane));
-            if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(st->m + lane), v_set1(ATTN_RESCALE)), x)))) {
-                pool_flush(b, &pending, j, st->o);
-                pool_rescale(b, st, lane, x);
-            }
-            pool_softmax(b, st, lane, hides, s);
-        }
-    }
-    pool_settle(b, &waiting, st->m, st->l);
-    pool_flush(b, &pending, hi, st->o);
-}
-
-/* a = merge of a and b, a's keys before b's. */
-static void pool_merge(size_t lanes, size_t d_v, struct pool_state *a, const struct pool_state *b) {
-    const vf32 half = v_set1(0.5f);
-    for (size_t lane = 0; lane < lanes; lane += VF32_N) {
-        const vf32 ma = v_load(a->m + lane), mb = v_load(b->m + lane), m = v_max(ma, mb);
-        /* l is 0 where nothing was seen, at least 1 where something was, or NaN (and m may then be -inf) */
-        const vmask no_a = v_lt(v_load(a->l + lane), half), no_b = v_lt(v_load(b->l + lane), half);
-        if (!v_any(v_lt(v_zero(), v_select(no_b, v_zero(), v_set1(1.0f))))) continue; /* of no row */
-        const vf32 fa = v_exp2(v_sub(ma, m)), fb = v_exp2(v_sub(mb, m));
-        v_store(a->m + lane, m);
-        for (size_t c = 0; c <= d_v; c++) { /* the last one is l */
-            float *pa = (c < d_v ? a->o + c * lanes : a->l) + lane;
-            const float *pb = (c < d_v ? b->o + c * lanes : b->l) + lane;
-            const vf32 xa = v_load(pa), xb = v_load(pb);
-            const vf32 x = v_fma(xb, fb, v_mul(xa, fa));
-            v_store(pa, v_select(no_b, xa, v_select(no_a, xb, x)));
-        }
-    }
-}
+#include "pool_chunk.h"
 
 /* out = o / l and the log-sum-exps; leaves what o was multiplied by in l. */
 static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct pool_state *st) {
@@ -193,8 +18,9 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
         v_store(lse, end.lse);
         v_store(lse_sinks, end.lse_sinks);
         v_store(st->l + lane, inv);
-        float *to[VF32_N];
-        for (size_t i = 0; i < rows; i++) to[i] = t->out + pool_offset(t, lane + i, t->out_row, t->out_head);
+        void *to[VF32_N];
+        for (size_t i = 0; i < rows; i++)
+            to[i] = pool_to(t, pool_offset(t, lane + i, t->out_row, t->out_head));
         for (size_t i = 0; t->lse && i < rows; i++)
             t->lse[pool_offset(t, lane + i, t->lse_row, t->lse_head)] = lse[i];
         for (size_t i = 0; t->lse_sinks && i < rows; i++)
@@ -205,7 +31,7 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
             ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) r[i] =
                 v_mul(v_load(st->o + (c + i) * lanes + lane), inv);
             v_transpose(r);
-            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) v_store(to[i] + c, r[i]);
+            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) typed_store(t->out_type, to[i], c, r[i]);
         }
         for (; c < t->d_v; c += VF32_N) {
             const size_t left = attn_min(t->d_v - c, VF32_N);
@@ -213,7 +39,7 @@ static void pool_finish(const struct attn_pool_task *t, size_t lanes, struct poo
             for (size_t i = 0; i < VF32_N; i++)
                 r[i] = i < left ? v_mul(v_load(st->o + (c + i) * lanes + lane), inv) : v_zero();
             v_transpose(r);
-            for (size_t i = 0; i < rows; i++) v_store_tail(to[i] + c, r[i], left);
+            for (size_t i = 0; i < rows; i++) typed_store_tail(t->out_type, to[i], c, r[i], left);
         }
     }
 }
@@ -233,7 +59,8 @@ static void pool_show(const struct pool_block *b, size_t j0, size_t j, size_t en
 }
 
 /* The scores and the softmax weights of all keys, from the final m and 1/l: a second pass over the scores. */
-static void pool_weights(struct pool_block *b, const struct pool_range *r, const struct pool_state *st) {
+static void pool_weights(struct pool_block *b, const struct pool_range *r, const struct pool_state *st,
+                         size_t section) {
     const struct attn_pool_task *t = b->t;
     const vf32 lowest = v_set1(-FLT_MAX);
     size_t at = SIZE_MAX; /* the chunk that the lanes' ranges are relative to */
@@ -250,8 +77,10 @@ static void pool_weights(struct pool_block *b, const struct pool_range *r, const
         if (base != at) pool_lane_ranges(b, at = base);
         const enum sight sight = pool_sight(t, r, 0, j0);
         const int hides = sight != SIGHT_ALL;
+        if (j0 == r->lo - r->lo % ATTN_KEY_TILE || j0 % section == 0)
+            pool_keys_begin(b, j0 / section * section);
         if (sight == SIGHT_NONE) continue;
-        pool_keys_at(b, j, end);
+        if (b->gather) pool_gather_tile(b->gather, j0);
         pool_scores(b, pool_seeing(b, SIGHT_ALL, j0), j0, j, end - j, hides, (float)(j0 - base), b->p);
         for (size_t i = (j - j0) * b->lanes; !hides && i < (end - j0) * b->lanes; i += VF32_N)
             v_store(b->p + i, v_max(lowest, v_load(b->p + i)));
@@ -282,69 +111,132 @@ static struct pool_state pool_state_at(float **at, size_t lanes, size_t d_v) {
     return st;
 }
 
-static size_t pool_scratch_body(enum attn_score_kind score, size_t d_k, size_t d_v) {
+static size_t pool_scratch_body(const struct attn_pool_size *z) {
     const size_t lanes = ((size_t)POOL_NV * VF32_N + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
-    const size_t rows =
-        d_k * (score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + d_v) + 5 + POOL_KEYS + ATTN_KEY_TILE;
-    return (rows * lanes + POOL_KEYS * pool_v_row(d_v) + ATTN_KEY_TILE * pool_v_row(d_k)) * sizeof(float);
+    const size_t each = z->d_k * (z->score == ATTN_SCORE_ADDITIVE ? 4 : 1) + 2 * (2 + z->d_v) + 5;
+    const size_t rows = z->blocks * each + POOL_KEYS + ATTN_KEY_TILE;
+    const size_t gathered = z->gathers ? pool_gather_keys(z->d_k, z->d_v) : 0;
+    return (rows * lanes + gathered * (pool_gather_row(z->d_k) + pool_gather_row(z->d_v))) * sizeof(float);
 }
 
 static size_t pool_lanes(const struct attn_pool_task *t) {
     return (t->n_rows + VF32_N - 1) / VF32_N * VF32_N;
 }
 
-static void pool_body(const struct attn_pool_task *t) {
-    struct pool_block b = {.t = t, .lanes = pool_lanes(t)};
-    float *at = t->scratch;
+/* A block of the task, and what has been computed of it. */
+struct pool_work {
+    struct attn_pool_task t;
+    struct pool_block b;
+    struct pool_range range;
+    struct pool_state all, one;
+};
+
+static void pool_work_begin(struct pool_work *w, float **at) {
+    const struct attn_pool_task *t = &w->t;
+    struct pool_block *b = &w->b;
     const int additive = t->score == ATTN_SCORE_ADDITIVE;
     const vf32 c = v_set1(t->scale * ATTN_LOG2E);
-    b.q = pool_take(&at, t->d_k * b.lanes);
+    b->t = t;
+    b->lanes = pool_lanes(t);
+    b->q = pool_take(at, t->d_k * b->lanes);
     if (additive) {
-        b.w = pool_take(&at, t->d_k * b.lanes);
-        b.eq = pool_take(&at, t->d_k * b.lanes);
-        b.ek = pool_take(&at, t->d_k * ATTN_KEY_TILE);
+        b->w = pool_take(at, t->d_k * b->lanes);
+        b->eq = pool_take(at, t->d_k * b->lanes);
+        b->ek = pool_take(at, t->d_k * ATTN_KEY_TILE);
     }
-    b.lo = pool_take(&at, b.lanes);
-    b.last = pool_take(&at, b.lanes);
-    b.also = pool_take(&at, b.lanes);
-    b.position = pool_take(&at, b.lanes);
-    b.slope = pool_take(&at, b.lanes);
-    for (size_t lane = 0; lane < b.lanes; lane++) b.slope[lane] = sight_slope(t, 0, pool_row(t, lane));
-    b.p = pool_take(&at, POOL_KEYS * b.lanes);
-    b.bias = pool_take(&at, ATTN_KEY_TILE * b.lanes);
-    if (pool_copies(t) || t->pages) b.v = pool_take(&at, POOL_KEYS * pool_v_row(t->d_v));
-    if (t->pages || t->panels) b.k = pool_take(&at, ATTN_KEY_TILE * pool_v_row(t->d_k));
-    pool_keys_begin(&b);
-    struct pool_state all = pool_state_at(&at, b.lanes, t->d_v), one = pool_state_at(&at, b.lanes, t->d_v);
-    const struct pool_range r = pool_range_of(t);
-    for (size_t v = 0; v < b.lanes / VF32_N; v++) pool_vector_sight(t, &b, v);
-
-    if (t->part && (r.lo >= (t->chunk + 1) * ATTN_CHUNK || r.hi <= t->chunk * ATTN_CHUNK)) {
-        float *part = t->part;
-        struct pool_state st = pool_state_at(&part, b.lanes, t->d_v);
-        pool_chunk(&b, &r, t->chunk, &st); /* nothing is seen of it: no queries are needed */
-        return;
-    }
-    pool_pack(t, b.lanes, t->d_k, t->q, t->q_row, t->q_head, additive ? v_set1(1.0f) : c, b.q);
+    b->lo = pool_take(at, b->lanes);
+    b->last = pool_take(at, b->lanes);
+    b->also = pool_take(at, b->lanes);
+    b->position = pool_take(at, b->lanes);
+    b->slope = pool_take(at, b->lanes);
+    for (size_t lane = 0; lane < b->lanes; lane++) b->slope[lane] = sight_slope(t, 0, pool_row(t, lane));
+    float *part = t->part;
+    w->all = pool_state_at(part ? &part : at, b->lanes, t->d_v);
+    if (!part) w->one = pool_state_at(at, b->lanes, t->d_v);
+    w->range = pool_range_of(t);
+    for (size_t v = 0; v < b->lanes / VF32_N; v++) pool_vector_sight(t, b, v);
+    if (w->range.lo >= w->range.hi) return; /* no queries are needed */
+    pool_pack(t, b->lanes, t->d_k, t->q_type, t->q, t->q_row, t->q_head, additive ? v_set1(1.0f) : c, b->q);
     if (additive) {
-        pool_pack(t, b.lanes, t->d_k, t->w, 0, t->w_head, c, b.w);
-        additive_queries(&b);
+        pool_pack(t, b->lanes, t->d_k, ATTN_F32, t->w, 0, t->w_head, c, b->w);
+        additive_queries(b);
     }
+}
 
+/* Chunk `chunk` of all blocks, section by section; of blocks that see something of it. */
+static void pool_chunk(struct pool_work *w, size_t n, size_t chunk, size_t section) {
+    struct pool_span span[ATTN_BLOCKS_MAX];
+    struct pool_state *st[ATTN_BLOCKS_MAX];
+    const size_t base = chunk * ATTN_CHUNK;
+    size_t lo = SIZE_MAX, hi = 0;
+    for (size_t i = 0; i < n; i++) {
+        span[i] = pool_span_of(&w[i].range, chunk);
+        st[i] = w[i].t.part || chunk == w[i].range.lo / ATTN_CHUNK ? &w[i].all : &w[i].one;
+        /* of a chunk that a block does not see the merge reads no output; the first one is what it begins with */
+        if (w[i].t.part || span[i].lo < span[i].hi)
+            pool_chunk_begin(&w[i].b, &span[i], chunk == w[i].t.first_chunk, st[i]);
+        if (span[i].lo >= span[i].hi) continue;
+        lo = attn_min(lo, span[i].lo);
+        hi = attn_max(hi, span[i].hi);
+    }
+    if (lo >= hi) return;
+    for (size_t from = base + (lo - base) / section * section; from < hi; from += section)
+        for (size_t i = 0; i < n; i++) {
+            const size_t j = attn_max(from, span[i].lo), end = attn_min(from + section, span[i].hi);
+            if (j >= end) continue;
+            pool_keys_begin(&w[i].b, from);
+            pool_section(&w[i].b, &w[i].range, base, span[i].lo, j, end, st[i]);
+        }
+    for (size_t i = 0; i < n; i++)
+        if (st[i] == &w[i].one && span[i].lo < span[i].hi)
+            pool_merge(w[i].b.lanes, w[i].t.d_v, &w[i].all, &w[i].one);
+}
+
+/* Where a task's keys or values have to be gathered. */
+static struct pool_gather *pool_gather_of(const struct attn_pool_task *t, struct pool_gather *g, float **at) {
+    const size_t n = pool_gather_keys(t->d_k, t->d_v);
+    *g = (struct pool_gather){.t = t, .lo = SIZE_MAX, .from = SIZE_MAX};
+    g->keys = pool_gathers_keys(t);
+    g->values = pool_gathers_values(t);
+    g->k_row = pool_gather_row(t->d_k);
+    g->v_row = pool_gather_row(t->d_v);
+    if (g->keys) g->k = pool_take(at, n * g->k_row);
+    if (g->values) g->v = pool_take(at, n * g->v_row);
+    return g->keys || g->values ? g : NULL;
+}
+
+static void pool_body(const struct attn_pool_task *t) {
+    enum { ROWS = POOL_NV * VF32_N };
+    struct pool_work w[ATTN_BLOCKS_MAX];
+    struct pool_gather gather;
+    float *at = t->scratch;
+    const size_t n = attn_ceil_div(t->n_rows, ROWS);
+    struct pool_gather *g = pool_gather_of(t, &gather, &at);
+    float *p = pool_take(&at, (size_t)POOL_KEYS * ROWS), *bias = pool_take(&at, (size_t)ATTN_KEY_TILE * ROWS);
+    size_t lo = SIZE_MAX, hi = 0;
+    for (size_t i = 0; i < n; i++) {
+        w[i].t = pool_block_task(t, i, ROWS);
+        w[i].b = (struct pool_block){.p = p, .bias = bias, .gather = g};
+        pool_work_begin(&w[i], &at);
+        if (w[i].range.lo >= w[i].range.hi) {
+            if (!t->part) pool_chunk_begin(&w[i].b, &(struct pool_span){0}, 1, &w[i].all);
+            continue;
+        }
+        lo = attn_min(lo, w[i].range.lo);
+        hi = attn_max(hi, w[i].range.hi);
+    }
+    gather.lo = lo;
+    gather.hi = hi;
+    const size_t section = g ? pool_gather_keys(t->d_k, t->d_v) : ATTN_CHUNK;
     if (t->part) {
-        float *part = t->part;
-        struct pool_state st = pool_state_at(&part, b.lanes, t->d_v);
-        pool_chunk(&b, &r, t->chunk, &st);
+        pool_chunk(w, n, t->chunk, section);
         return;
     }
-    size_t chunk = r.lo / ATTN_CHUNK;
-    pool_chunk(&b, &r, chunk, &all);
-    for (chunk++; chunk * ATTN_CHUNK < r.hi; chunk++) {
-        pool_chunk(&b, &r, chunk, &one);
-        pool_merge(b.lanes, t->d_v, &all, &one);
+    for (size_t chunk = lo / ATTN_CHUNK; chunk * ATTN_CHUNK < hi; chunk++) pool_chunk(w, n, chunk, section);
+    for (size_t i = 0; i < n; i++) {
+        pool_finish(&w[i].t, w[i].b.lanes, &w[i].all);
+        if (t->weights || t->scores) pool_weights(&w[i].b, &w[i].range, &w[i].all, section);
     }
-    pool_finish(t, b.lanes, &all);
-    if (t->weights || t->scores) pool_weights(&b, &r, &all);
 }
 
 static void pool_merge_body(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {

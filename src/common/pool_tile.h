@@ -11,18 +11,15 @@
 #include <math.h>
 #include <string.h>
 
-#include "backend.h"
-#include "keys.h"
+#include "pool_gather.h"
 #include "sight.h"
-#include "size.h"
 #include "ukernel_contract.h"
 
-/* Keys of a tile, and what to ask for meanwhile: the next tile, and their values. Key j is row j - from of each. The next
- * tile is asked for in rows of k_row, as if it lay like this one, which keeps addresses in few registers. */
+/* Keys and values of a section, where they lie or gathered: key j is row j - from of each. */
 struct pool_keys {
     size_t from;
-    const float *k, *next, *v;
-    ptrdiff_t k_row;
+    const float *k, *v;
+    ptrdiff_t k_row, v_row;
 };
 
 /* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for
@@ -35,22 +32,18 @@ struct pool_block {
     float *w;                        /* additive only, [d_k][lanes]: w * c */
     float *eq;                       /* additive only, [d_k][lanes]: e^{2 q} */
     float *ek;                       /* additive only, [ATTN_KEY_TILE][d_k]: e^{2 k} of a tile */
-    int large[POOL_NV]; /* additive only: a feature of the vector's rows is too large for e^{2 q} */
-    float *lo;          /* [lanes]: first visible key, relative to the chunk, as a float
+    int large[POOL_NV];         /* additive only: a feature of the vector's rows is too large for e^{2 q} */
+    float *lo;                  /* [lanes]: first visible key, relative to the chunk, as a float
                    (exact: <= ATTN_CHUNK) */
-    float *last;        /* [lanes]: last visible key, likewise */
-    float *also;        /* [lanes]: keys below it are visible too, likewise */
-    float *position;    /* [lanes]: the row's own, likewise; only where scores are shaped */
-    float *slope;       /* [lanes]: only where scores are shaped */
-    float *p;           /* [POOL_KEYS][lanes]: scores, then probabilities */
-    float *bias;        /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
-    float *v;           /* [POOL_KEYS][pool_v_row()]: copied values, or NULL: they are read where they lie */
-    float *k;           /* [ATTN_KEY_TILE][pool_v_row()]: copied keys, or NULL */
-    struct pool_keys keys; /* of the tile at hand; without pages all of them */
+    float *last;                /* [lanes]: last visible key, likewise */
+    float *also;                /* [lanes]: keys below it are visible too, likewise */
+    float *position;            /* [lanes]: the row's own, likewise; only where scores are shaped */
+    float *slope;               /* [lanes]: only where scores are shaped */
+    float *p;                   /* [POOL_KEYS][lanes]: scores, then probabilities */
+    float *bias;                /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
+    struct pool_gather *gather; /* NULL: keys and values are read where they lie */
+    struct pool_keys keys;      /* of the section at hand */
 };
-
-/* Floats of a copied row of v: a line more than it has, so that the copies do not share sets either. */
-static size_t pool_v_row(size_t d_v) { return (d_v + ATTN_LINE - 1) / ATTN_LINE * ATTN_LINE + ATTN_LINE; }
 
 /* The running maximum (log2 units), sum and output of each row. */
 struct pool_state {
@@ -58,35 +51,24 @@ struct pool_state {
     float *o;     /* [d_v][lanes] */
 };
 
-/* Lanes beyond the last row repeat it, so that they never need a rule of their
- * own. */
-ATTN_INLINE size_t pool_row(const struct attn_pool_task *t, size_t lane) {
-    return attn_min(lane, t->n_rows - 1);
-}
-ATTN_INLINE ptrdiff_t pool_offset(const struct attn_pool_task *t, size_t row, ptrdiff_t per_query,
-                                  ptrdiff_t per_head) {
-    const size_t i = t->first + row;
-    return (ptrdiff_t)(i / t->group) * per_query + (ptrdiff_t)(i % t->group) * per_head;
-}
-
 /* dst[i][lane] = src(row of lane)[i] * c for i in [0, n); sources are base +
  * offset of the row. */
-static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, const float *base,
-                      ptrdiff_t per_query, ptrdiff_t per_head, vf32 c, float *dst) {
+static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, attn_dtype type,
+                      const void *base, ptrdiff_t per_query, ptrdiff_t per_head, vf32 c, float *dst) {
     for (size_t lane = 0; lane < lanes; lane += VF32_N) {
-        const float *src[VF32_N];
+        const void *src[VF32_N];
         for (size_t i = 0; i < VF32_N; i++)
-            src[i] = base + pool_offset(t, pool_row(t, lane + i), per_query, per_head);
+            src[i] = pool_from(type, base, pool_offset(t, pool_row(t, lane + i), per_query, per_head));
         size_t d = 0;
         for (; d + VF32_N <= n; d += VF32_N) {
             vf32 r[VF32_N];
-            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) r[i] = v_mul(v_load(src[i] + d), c);
+            ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) r[i] = v_mul(typed_load(type, src[i], d), c);
             v_transpose(r);
             ATTN_UNROLL for (size_t i = 0; i < VF32_N; i++) v_store(dst + (d + i) * lanes + lane, r[i]);
         }
         if (d < n) {
             vf32 r[VF32_N];
-            for (size_t i = 0; i < VF32_N; i++) r[i] = v_mul(v_load_tail(src[i] + d, n - d), c);
+            for (size_t i = 0; i < VF32_N; i++) r[i] = v_mul(typed_load_tail(type, src[i], d, n - d), c);
             v_transpose(r);
             for (size_t i = 0; i < n - d; i++) v_store(dst + (d + i) * lanes + lane, r[i]);
         }
@@ -202,16 +184,16 @@ ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const
                              float *p, float *sum) {
     const struct attn_pool_task *t = b->t;
     const size_t lanes = (size_t)nv * VF32_N, lines = t->d_k / ATTN_LINE;
-    const ptrdiff_t at = (ptrdiff_t)(j - b->keys.from), k_row = b->keys.k_row;
-    const float *k = b->keys.k + at * k_row, *v = b->keys.v + at * t->v_row;
-    const float *next = b->keys.next + at * k_row, *q = b->q;
+    const ptrdiff_t at = (ptrdiff_t)(j - b->keys.from), k_row = b->keys.k_row, v_row = b->keys.v_row;
+    const float *k = b->keys.k + at * k_row, *v = b->keys.v + at * v_row;
+    const float *next = k + ATTN_KEY_TILE * k_row, *q = b->q;
     vf32 c[QK_KEYS][POOL_NV];
     size_t d = 0, left = POOL_PIPELINE && waiting ? QK_KEYS : 0, due = 0;
     pool_zero(QK_KEYS, nv, c);
     for (; d + ATTN_LINE <= t->d_k; d += ATTN_LINE, q += ATTN_LINE * lanes) {
         ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) {
             ATTN_PREFETCH_L1(next + i * k_row + d);
-            ATTN_PREFETCH_L2(v + i * t->v_row + d);
+            ATTN_PREFETCH_L2(v + i * v_row + d);
         }
         uk_qk(QK_KEYS, nv, lanes, k + d, k_row, ATTN_LINE, q, c);
         /* QK_KEYS exponentials spread over the lines */
@@ -324,35 +306,12 @@ static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, cons
     return 1;
 }
 
-/*
- * Rows of v that lie a multiple of POOL_FAR bytes apart share a few sets of the first-level cache, where P V, which reads a
- * few columns of many rows at a time, would find none of them again: such rows are copied side by side first. So are rows
- * of several pages: products over each page by itself would read and write the output as often.
- */
-enum { POOL_FAR = 2048 };
-
-static int pool_copies(const struct attn_pool_task *t) {
-    return POOL_COPIES && t->v_row != 0 && t->v_row * (ptrdiff_t)sizeof(float) % POOL_FAR == 0;
-}
-
-ATTN_INLINE void pool_copy_row(const float *from, size_t n, float *to) {
-    size_t c = 0;
-    for (; c + VF32_N <= n; c += VF32_N) v_store(to + c, v_load(from + c));
-    if (c < n) v_store_tail(to + c, v_load_tail(from + c, n - c), n - c);
-}
-
 /* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows. */
 static void pool_pv(const struct pool_block *b, struct pool_vectors u, int hides, size_t j, size_t n,
                     const float *p, float *o) {
-    const struct attn_pool_task *t = b->t;
-    const float *v = t->v + attn_v_offset(t, j);
-    ptrdiff_t v_row = t->v_row;
-    if (pool_copies(t) || attn_keys_left(t, j) < n) {
-        v_row = (ptrdiff_t)pool_v_row(t->d_v);
-        for (size_t i = 0; i < n; i++)
-            pool_copy_row(t->v + attn_v_offset(t, j + i), t->d_v, b->v + (ptrdiff_t)i * v_row);
-        v = b->v;
-    }
+    const ptrdiff_t v_row = b->keys.v_row;
+    const float *v = b->keys.v + (ptrdiff_t)(j - b->keys.from) * v_row;
+    if (b->gather) pool_gather_values(b->gather, j, n);
     const size_t at = (size_t)u.first * VF32_N;
     if (hides)
         POOL_DISPATCH(u.n, , pool_pv_hiding, b, at, v, v_row, n, p, o)

@@ -22,6 +22,7 @@ const struct attn_backend attn_backend_neon = {
     .layout = LINEAR_NR,
     .linear_rows = LINEAR_MR,
     .pool_rows = (size_t)POOL_NV * VF32_N,
+    .pool_blocks = ATTN_BLOCKS_MAX,
     .pool_heads_rows = FEW_MOST,
     .splits = 1,
     .linear = linear_body,

@@ -6,6 +6,7 @@ const struct attn_backend attn_backend_scalar = {
     .layout = ATTN_PANEL_UNIT,
     .linear_rows = 8,
     .pool_rows = 8,
+    .pool_blocks = 1,
     .splits = 0,
     .linear = attn_linear_scalar,
     .pool = attn_pool_scalar,

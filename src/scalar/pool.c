@@ -4,6 +4,37 @@
 #include "keys.h"
 #include "scalar/scalar.h"
 
+/* The scratch: the sums of a row's outputs, and what becomes of a row of another type. */
+struct buffers {
+    double *sum;
+    float *q, *k, *v, *out;
+};
+
+static struct buffers buffers_of(const struct attn_pool_task *t) {
+    struct buffers b = {.sum = t->scratch};
+    b.q = (float *)(void *)(b.sum + t->d_v);
+    b.k = b.q + t->d_k;
+    b.v = b.k + t->d_k;
+    b.out = b.v + t->d_v;
+    return b;
+}
+
+/* n values of the type as floats: where they are, or converted in the buffer. */
+static const float *floats(attn_dtype type, const void *from, size_t n, float *buffer) {
+    if (type == ATTN_F32) return from;
+    attn_to_f32_scalar(type, from, n, buffer);
+    return buffer;
+}
+
+static const float *key(const struct attn_pool_task *t, size_t j) {
+    const char *k = t->k + attn_k_offset(t, j);
+    float *to = buffers_of(t).k;
+    if (!t->panels) return floats(t->k_type, k, t->d_k, to);
+    const size_t step = ATTN_KEY_TILE * attn_dtype_bytes(t->k_type);
+    for (size_t d = 0; d < t->d_k; d++) attn_to_f32_scalar(t->k_type, k + d * step, 1, to + d);
+    return to;
+}
+
 struct row {
     const struct attn_pool_task *t;
     const float *q, *w;
@@ -20,7 +51,9 @@ static struct row row_of(const struct attn_pool_task *t, size_t r) {
     row.position = (double)(t->position + query);
     row.slope = t->slopes ? (double)t->slopes[head] : 0.0;
     row.document = t->q_documents ? t->q_documents[query] : 0;
-    row.q = t->q + query * t->q_row + head * t->q_head;
+    const ptrdiff_t at = query * t->q_row + head * t->q_head;
+    row.q = floats(t->q_type, (const char *)t->q + at * (ptrdiff_t)attn_dtype_bytes(t->q_type), t->d_k,
+                   buffers_of(t).q);
     row.w = t->w ? t->w + head * t->w_head : NULL;
     row.mask = query * t->mask_row + head * t->mask_head;
     return row;
@@ -58,14 +91,13 @@ static double score(const struct row *r, size_t j) {
     if (!sees(r, j)) return -INFINITY;
     const double mask = mask_at(r, j);
     if (mask == -INFINITY) return -INFINITY;
-    const float *k = t->k + attn_k_offset(t, j);
-    const size_t step = t->panels ? ATTN_KEY_TILE : 1;
+    const float *k = key(t, j);
     double s = 0.0;
     for (size_t d = 0; d < t->d_k; d++) {
         if (t->score == ATTN_SCORE_DOT)
-            s += (double)r->q[d] * (double)k[d * step];
+            s += (double)r->q[d] * (double)k[d];
         else
-            s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d * step]);
+            s += (double)r->w[d] * tanh((double)r->q[d] + (double)k[d]);
     }
     s *= (double)t->scale;
     if (t->cap > 0.0f) {
@@ -77,11 +109,8 @@ static double score(const struct row *r, size_t j) {
     return s < lowest ? lowest : s;
 }
 
-size_t attn_pool_scratch_scalar(enum attn_score_kind kind, size_t d_k, size_t d_v, size_t heads) {
-    (void)heads;
-    (void)kind;
-    (void)d_k;
-    return d_v * sizeof(double);
+size_t attn_pool_scratch_scalar(const struct attn_pool_size *size) {
+    return size->d_v * sizeof(double) + 2 * (size->d_k + size->d_v) * sizeof(float);
 }
 
 /* Pass 1: the largest score. Pass 2: weights, their sum and the weighted values. NaN wins the maximum, so that
@@ -90,9 +119,11 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
     const struct row row = row_of(t, r);
     const ptrdiff_t query = (ptrdiff_t)((t->first + r) / t->group),
                     head = (ptrdiff_t)((t->first + r) % t->group);
-    float *out = t->out + query * t->out_row + head * t->out_head;
+    const struct buffers b = buffers_of(t);
+    char *out =
+        (char *)t->out + (query * t->out_row + head * t->out_head) * (ptrdiff_t)attn_dtype_bytes(t->out_type);
     const size_t from = row.also ? 0 : row.lo, to = row.hi > row.also ? row.hi : row.also;
-    double *sum = t->scratch, max = -INFINITY, total = 0.0;
+    double *sum = b.sum, max = -INFINITY, total = 0.0;
     for (size_t j = from; j < to; j++) {
         const double s = score(&row, j);
         if (s > max || isnan(s)) max = s;
@@ -102,8 +133,8 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
     for (size_t c = 0; c < t->d_v; c++) sum[c] = 0.0;
     for (size_t j = from; any && j < to; j++) {
         const double s = score(&row, j), w = exp(s - max);
-        const float *v = t->v + attn_v_offset(t, j);
         if (s == -INFINITY) continue; /* hidden: its value is not touched */
+        const float *v = floats(t->v_type, t->v + attn_v_offset(t, j), t->d_v, b.v);
         total += w;
         for (size_t c = 0; c < t->d_v; c++) sum[c] += w * (double)v[c];
     }
@@ -113,7 +144,8 @@ static void pool_row(const struct attn_pool_task *t, size_t r) {
         total * exp(max - top) + (t->sinks ? exp(sink - top) : 0.0); /* e^-top times the denominator */
     const double lse_sinks = any && t->sinks ? top + log(all) : t->sinks ? sink : lse;
     const double share = any ? exp(max - top) / all : 0.0;
-    for (size_t c = 0; c < t->d_v; c++) out[c] = any ? (float)(sum[c] * share) : 0.0f;
+    for (size_t c = 0; c < t->d_v; c++) b.out[c] = any ? (float)(sum[c] * share) : 0.0f;
+    attn_from_f32_scalar(t->out_type, b.out, t->d_v, out);
     if (t->lse) t->lse[query * t->lse_row + head * t->lse_head] = (float)lse;
     if (t->lse_sinks) t->lse_sinks[query * t->lse_sinks_row + head * t->lse_sinks_head] = (float)lse_sinks;
     const ptrdiff_t weights = query * t->weights_row + head * t->weights_head,

@@ -87,7 +87,12 @@ static ptrdiff_t at(const struct attn_pool_task *t, size_t r, ptrdiff_t row, ptr
 }
 
 static float *out_of(const struct attn_pool_task *t, size_t r) {
-    return t->out + at(t, r, t->out_row, t->out_head);
+    return (float *)t->out + at(t, r, t->out_row, t->out_head);
+}
+
+/* A row of keys or values. */
+static const float *row_of(const char *from, ptrdiff_t bytes) {
+    return (const float *)(const void *)(from + bytes);
 }
 
 static size_t last_key(const struct attn_pool_task *t) {
@@ -109,7 +114,9 @@ static void pool_skips_last_column(const struct attn_pool_task *t) {
 static void pool_skips_last_key(const struct attn_pool_task *t) {
     struct attn_pool_task less = *t;
     const size_t end = last_key(t);
-    for (size_t r = 0; r < t->n_rows && end; r++) less.hi[r] = t->hi[r] == end ? end - 1 : t->hi[r];
+    size_t hi[ATTN_ROWS_MAX * ATTN_BLOCKS_MAX];
+    for (size_t r = 0; r < t->n_rows; r++) hi[r] = end && t->hi[r] == end ? end - 1 : t->hi[r];
+    less.hi = hi;
     honest->pool(&less);
 }
 
@@ -127,31 +134,35 @@ static void pool_ignores_mask_heads(const struct attn_pool_task *t) {
 
 static void pool_ignores_ranges(const struct attn_pool_task *t) {
     struct attn_pool_task open = *t;
-    for (size_t r = 0; r < t->n_rows; r++) open.hi[r] = t->lo[r] < t->hi[r] ? last_key(t) : t->hi[r];
+    size_t hi[ATTN_ROWS_MAX * ATTN_BLOCKS_MAX];
+    for (size_t r = 0; r < t->n_rows; r++) hi[r] = t->lo[r] < t->hi[r] ? last_key(t) : t->hi[r];
+    open.hi = hi;
     honest->pool(&open);
 }
 
 static void pool_multiplies_hidden(const struct attn_pool_task *t) {
     honest->pool(t);
     for (size_t r = 0; r < t->n_rows && !t->part; r++)
-        for (size_t j = t->lo[r]; j < t->hi[r]; j++) *out_of(t, r) += 0 * t->v[(ptrdiff_t)j * t->v_row];
+        for (size_t j = t->lo[r]; j < t->hi[r]; j++)
+            *out_of(t, r) += 0 * *row_of(t->v, (ptrdiff_t)j * t->v_row);
 }
 
 static void pool_reads_one_key_past(const struct attn_pool_task *t) {
     honest->pool(t);
     if (last_key(t))
-        (void)*(const volatile float *)(t->k + (ptrdiff_t)(last_key(t) - 1) * t->k_row + (ptrdiff_t)t->d_k);
+        (void)*(const volatile float *)(row_of(t->k, (ptrdiff_t)(last_key(t) - 1) * t->k_row) + t->d_k);
 }
 
 static void pool_reads_one_value_past(const struct attn_pool_task *t) {
     honest->pool(t);
     if (last_key(t))
-        (void)*(const volatile float *)(t->v + (ptrdiff_t)(last_key(t) - 1) * t->v_row + (ptrdiff_t)t->d_v);
+        (void)*(const volatile float *)(row_of(t->v, (ptrdiff_t)(last_key(t) - 1) * t->v_row) + t->d_v);
 }
 
 static void pool_reads_one_query_past(const struct attn_pool_task *t) {
     honest->pool(t);
-    (void)*(const volatile float *)(t->q + at(t, t->n_rows - 1, t->q_row, t->q_head) + (ptrdiff_t)t->d_k);
+    (void)*(const volatile float *)((const float *)t->q + at(t, t->n_rows - 1, t->q_row, t->q_head) +
+                                    (ptrdiff_t)t->d_k);
 }
 
 static void pool_writes_one_past(const struct attn_pool_task *t) {
@@ -173,8 +184,9 @@ static void pool_trusts_scratch(const struct attn_pool_task *t) {
 
 static void pool_writes_past_scratch(const struct attn_pool_task *t) {
     honest->pool(t);
-    const size_t bytes =
-        (honest->pool_scratch(t->score, t->d_k, t->d_v, t->heads) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
+    const struct attn_pool_size size = {
+        .score = t->score, .d_k = t->d_k, .d_v = t->d_v, .heads = t->heads, .blocks = 1};
+    const size_t bytes = (honest->pool_scratch(&size) + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN;
     *(volatile char *)((char *)t->scratch + bytes) = 0;
 }
 
@@ -200,9 +212,7 @@ static void pool_leaves_hidden_weights(const struct attn_pool_task *t) {
     honest->pool(&less);
 }
 
-static size_t too_little_scratch(enum attn_score_kind score, size_t d_k, size_t d_v, size_t heads) {
-    return honest->pool_scratch(score, d_k, d_v, heads) / 2;
-}
+static size_t too_little_scratch(const struct attn_pool_size *size) { return honest->pool_scratch(size) / 2; }
 
 static void merge_drops_last(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
     honest->merge(t, n_chunks > 1 ? n_chunks - 1 : 1, stride);
@@ -223,13 +233,16 @@ static void merge_skips_last_row(const struct attn_pool_task *t, size_t n_chunks
 
 static void pool_sees_one_key_before(const struct attn_pool_task *t) {
     struct attn_pool_task more = *t;
-    for (size_t r = 0; r < t->n_rows; r++) more.lo[r] -= t->lo[r] > 0 && t->lo[r] < t->hi[r];
+    size_t lo[ATTN_ROWS_MAX * ATTN_BLOCKS_MAX];
+    for (size_t r = 0; r < t->n_rows; r++) lo[r] = t->lo[r] - (t->lo[r] > 0 && t->lo[r] < t->hi[r]);
+    more.lo = lo;
     honest->pool(&more);
 }
 
 static void pool_ignores_prefix(const struct attn_pool_task *t) {
     struct attn_pool_task less = *t;
-    memset(less.also, 0, sizeof less.also);
+    static const size_t none[ATTN_ROWS_MAX * ATTN_BLOCKS_MAX];
+    less.also = none;
     honest->pool(&less);
 }
 
@@ -277,7 +290,8 @@ static void pool_forgets_soft_cap(const struct attn_pool_task *t) {
 
 /* The score of a visible key in natural units, with an f32 mask added too early. */
 static double score_capped_late(const struct attn_pool_task *t, size_t r, size_t j) {
-    const float *q = t->q + at(t, r, t->q_row, t->q_head), *k = t->k + (ptrdiff_t)j * t->k_row;
+    const float *q = (const float *)t->q + at(t, r, t->q_row, t->q_head),
+                *k = row_of(t->k, (ptrdiff_t)j * t->k_row);
     const double cap = t->cap * 0.69314718055994530942;
     double s = ((const float *)t->mask)[at(t, r, t->mask_row, t->mask_head) + (ptrdiff_t)j * t->mask_key];
     for (size_t i = 0; i < t->d_k; i++) s += (double)t->scale * q[i] * k[i];
@@ -301,7 +315,7 @@ static void pool_caps_after_mask(const struct attn_pool_task *t) {
                 if (((const float *)t->mask)[m] == -INFINITY) continue;
                 const double p = exp(score_capped_late(t, r, j));
                 all += p;
-                sum += p * t->v[(ptrdiff_t)j * t->v_row + (ptrdiff_t)c];
+                sum += p * row_of(t->v, (ptrdiff_t)j * t->v_row)[c];
             }
             if (all > 0 && !t->also[r]) out_of(t, r)[c] = (float)(sum / all);
         }

@@ -26,10 +26,10 @@ static struct attn_pool_task make_task(const struct pool_case *c, const struct p
                                .q = grid_f32(&d->q, 0, 0, 0),
                                .q_row = row_step(&d->q),
                                .q_head = head_step(&d->q),
-                               .k = grid_f32(&d->k, 0, 0, 0),
-                               .k_row = d->k.stride[2],
-                               .v = grid_f32(&d->v, 0, 0, 0),
-                               .v_row = d->v.stride[2],
+                               .k = (const char *)grid_f32(&d->k, 0, 0, 0),
+                               .k_row = d->k.stride[2] * (ptrdiff_t)sizeof(float),
+                               .v = (const char *)grid_f32(&d->v, 0, 0, 0),
+                               .v_row = d->v.stride[2] * (ptrdiff_t)sizeof(float),
                                .d_k = c->d_k,
                                .d_v = c->d_v,
                                .n_kv = c->n_kv,
@@ -58,9 +58,9 @@ static struct attn_pool_task make_task(const struct pool_case *c, const struct p
     t.position = d->position;
     t.slopes = c->alibi ? (const float *)(const void *)d->slopes.data : NULL;
     t.sinks = c->sinks ? (const float *)(const void *)d->sinks.data : NULL;
-    memcpy(t.also, d->also, sizeof t.also);
-    memcpy(t.lo, d->lo, sizeof t.lo);
-    memcpy(t.hi, d->hi, sizeof t.hi);
+    t.also = d->also;
+    t.lo = d->lo;
+    t.hi = d->hi;
     return t;
 }
 
@@ -97,6 +97,18 @@ static struct guard aligned(size_t bytes) {
     return guard_alloc((bytes + ATTN_ALIGN - 1) / ATTN_ALIGN * ATTN_ALIGN, 0);
 }
 
+static size_t scratch_of(const struct attn_backend *b, const struct pool_case *c,
+                         const struct attn_pool_task *t) {
+    const struct attn_pool_size size = {.score = c->score,
+                                        .d_k = c->d_k,
+                                        .d_v = c->d_v,
+                                        .heads = 1,
+                                        .blocks = (t->n_rows + b->pool_rows - 1) / b->pool_rows,
+                                        .gathers = t->k_type != ATTN_F32 || t->v_type != ATTN_F32 ||
+                                                   t->v_row % ATTN_FAR == 0};
+    return b->pool_scratch(&size);
+}
+
 /* Every chunk's part, and the merge; in every other case from the first chunk on that the block sees. */
 static void run_parts(const struct attn_backend *b, const struct pool_case *c, struct attn_pool_task *t,
                       size_t from, struct verdict *v) {
@@ -105,7 +117,8 @@ static void run_parts(const struct attn_backend *b, const struct pool_case *c, s
     const size_t n_chunks = (c->n_kv ? (c->n_kv + ATTN_CHUNK - 1) / ATTN_CHUNK : 1) - first;
     const size_t gap = ATTN_PANEL_UNIT;
     struct guard parts = aligned(n_chunks * (floats + gap) * sizeof(float));
-    float *base = (float *)(void *)parts.data, *out = t->out, *lse = t->lse, *lse_sinks = t->lse_sinks;
+    float *base = (float *)(void *)parts.data, *lse = t->lse, *lse_sinks = t->lse_sinks;
+    void *out = t->out;
     t->out = t->lse = t->lse_sinks = NULL; /* parts do not write them */
     for (size_t i = 0; i < n_chunks; i++) {
         t->chunk = first + i;
@@ -159,8 +172,8 @@ static struct pool_outputs run(const struct attn_backend *b, const struct pool_c
         .lse_sinks = grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, 1}, c->layout),
         .scores =
             grid_make(r, sizeof(float), (size_t[4]){1, c->group, n_q, c->scores ? keys : 0}, c->layout)};
-    struct guard scratch = aligned(b->pool_scratch(c->score, c->d_k, c->d_v, 1));
     struct attn_pool_task t = make_task(c, d);
+    struct guard scratch = aligned(scratch_of(b, c, &t));
     set_outputs(&t, c, &o);
     t.scratch = scratch.data;
     seal(d, 1);
@@ -301,30 +314,30 @@ static void compare_keys(const struct pool_case *c, size_t r, const struct pool_
 /* The scalar slot, row by row, on outputs of its own; within twice the bound of the backend's. */
 static void compare_scalar(const struct pool_case *c, const struct pool_data *d, size_t r,
                            const struct answers *a, const float *got, struct verdict *v) {
-    struct guard scratch = aligned(attn_backend_scalar.pool_scratch(c->score, c->d_k, c->d_v, 1));
-    struct guard out = guard_alloc(c->d_v * sizeof(float), 0);
     struct attn_pool_task t = make_task(c, d);
+    struct guard scratch = aligned(scratch_of(&attn_backend_scalar, c, &t));
+    struct guard out = guard_alloc(c->d_v * sizeof(float), 0);
     const ptrdiff_t row = (ptrdiff_t)pool_case_query(c, r), head = (ptrdiff_t)pool_case_head(c, r);
     t.n_rows = t.group = 1;
     t.first = 0;
-    t.q += row * t.q_row + head * t.q_head;
+    t.q = (const float *)t.q + row * t.q_row + head * t.q_head;
     t.w = t.w ? t.w + head * t.w_head : NULL;
     if (t.mask)
         t.mask = (const char *)t.mask + (row * t.mask_row + head * t.mask_head) * (ptrdiff_t)d->mask.element;
-    t.lo[0] = d->lo[r];
-    t.also[0] = d->also[r];
+    t.lo += r;
+    t.also += r;
     t.position += row;
     t.slopes = t.slopes ? t.slopes + head : NULL;
     t.sinks = t.sinks ? t.sinks + head : NULL;
     t.q_documents = t.q_documents ? t.q_documents + row : NULL;
-    t.hi[0] = d->hi[r];
-    t.out = (float *)(void *)out.data;
+    t.hi += r;
+    float *to = (float *)(void *)out.data;
+    t.out = to;
     t.scratch = scratch.data;
     attn_backend_scalar.pool(&t);
     for (size_t i = 0; i < c->d_v; i++)
-        if (!attn_bound_holds(got[i], t.out[i], 2 * a->out_err[i]))
-            verdict_fail(v, "row %zu out[%zu]: %a, scalar %a, bound %g", r, i, got[i], t.out[i],
-                         a->out_err[i]);
+        if (!attn_bound_holds(got[i], to[i], 2 * a->out_err[i]))
+            verdict_fail(v, "row %zu out[%zu]: %a, scalar %a, bound %g", r, i, got[i], to[i], a->out_err[i]);
     guard_free(&scratch);
     guard_free(&out);
 }
