@@ -1,4 +1,6 @@
 /* attn_convert(): rows of one element type to another. */
+#include "convert.h"
+
 #include "context.h"
 #include "size.h"
 #include "tensor.h"
@@ -17,24 +19,22 @@ static char *row_of(const attn_tensor *t, size_t at) {
            (ptrdiff_t)(at % n) * attn_stride_bytes(t, ROW);
 }
 
-/* Between two types neither of which is f32 in pieces, which every block divides. */
-static void convert_row(const struct job *j, const char *from, char *to) {
-    enum { PIECE = 2 * ATTN_BLOCK_MAX };
-    const attn_dtype a = j->from->dtype, b = j->to->dtype;
-    const size_t n = j->from->size[COLUMN];
+void attn_convert_row(const struct attn_backend *backend, attn_dtype a, const void *from, attn_dtype b,
+                      void *to, size_t n) {
+    enum { PIECE = 2 * ATTN_BLOCK_MAX }; /* which every block divides */
     float piece[PIECE];
     if (b == ATTN_F32) {
-        j->backend->to_f32(a, from, n, (float *)(void *)to);
+        backend->to_f32(a, from, n, to);
         return;
     }
     if (a == ATTN_F32) {
-        j->backend->from_f32(b, (const float *)(const void *)from, n, to);
+        backend->from_f32(b, from, n, to);
         return;
     }
     for (size_t i = 0; i < n; i += PIECE) {
         const size_t some = attn_min(n - i, PIECE);
-        j->backend->to_f32(a, from + attn_dtype_row(a, i), some, piece);
-        j->backend->from_f32(b, piece, some, to + attn_dtype_row(b, i));
+        backend->to_f32(a, (const char *)from + attn_dtype_row(a, i), some, piece);
+        backend->from_f32(b, piece, some, (char *)to + attn_dtype_row(b, i));
     }
 }
 
@@ -42,7 +42,9 @@ static void run_task(void *arg, size_t index, size_t worker) {
     const struct job *j = arg;
     const size_t end = attn_min(j->rows, (index + 1) * j->each);
     (void)worker;
-    for (size_t at = index * j->each; at < end; at++) convert_row(j, row_of(j->from, at), row_of(j->to, at));
+    for (size_t at = index * j->each; at < end; at++)
+        attn_convert_row(j->backend, j->from->dtype, row_of(j->from, at), j->to->dtype, row_of(j->to, at),
+                         j->from->size[COLUMN]);
 }
 
 attn_status attn_convert(attn_context *c, const attn_tensor *from, const attn_tensor *to) {

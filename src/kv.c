@@ -17,10 +17,17 @@ attn_status attn_kv_array(attn_context *c, const char *name, const void *p, size
 
 /* ---- Sizes --------------------------------------------------------------------------------------------- */
 
+attn_status attn_kv_panels_check(attn_context *c, const char *name, attn_dtype type) {
+    if (attn_dtype_block(type) == 1) return ATTN_OK;
+    return attn_fail(c, ATTN_ERROR_DTYPE, "%s: its element type is %s, but panels hold f32, f16 or bf16",
+                     name, attn_dtype_name(type));
+}
+
 static attn_status read_sizes(attn_context *c, struct attn_kv_view *v) {
     static const char *const what[] = {NULL, "heads", "rows", "columns"};
     const attn_tensor *t = &v->kv.v, *k = &v->kv.k;
     const int panels = v->kv.layout == ATTN_KV_PANELS;
+    if (panels) ATTN_TRY(attn_kv_panels_check(c, "kv.k", k->dtype));
     for (int i = HEAD; i <= COLUMN; i++)
         if (!t->size[i]) return attn_fail(c, ATTN_ERROR_SHAPE, "kv.v: it has no %s", what[i]);
     v->n_blocks = t->size[BATCH];
@@ -86,9 +93,10 @@ static size_t reach(const attn_tensor *t, size_t period, uintptr_t *lo) {
     *lo = (uintptr_t)t->data;
     for (int i = 0; i < 4; i++) {
         const size_t step = t->stride[i] < 0 ? 0 - (size_t)t->stride[i] : (size_t)t->stride[i];
-        if (t->size[i] <= 1 || step % period == 0) continue;
-        bytes += (t->size[i] - 1) * step;
-        if (t->stride[i] < 0) *lo -= (t->size[i] - 1) * step;
+        const size_t n = i == COLUMN ? t->size[i] / attn_dtype_block(t->dtype) : t->size[i];
+        if (n <= 1 || step % period == 0) continue;
+        bytes += (n - 1) * step;
+        if (t->stride[i] < 0) *lo -= (n - 1) * step;
     }
     return bytes;
 }
@@ -158,7 +166,7 @@ attn_status attn_kv_check_sequence(attn_context *c, const struct attn_kv_view *v
 attn_status attn_kv_read(attn_context *c, const attn_kv *from, unsigned flags, struct attn_kv_view *to) {
     const int query = (flags & ATTN_KV_QUERY) != 0;
     const unsigned tensor =
-        TENSOR_F32 | (query ? TENSOR_NO_DATA : 0) | (flags & ATTN_KV_WRITTEN ? TENSOR_OUTPUT : 0);
+        TENSOR_KV | (query ? TENSOR_NO_DATA : 0) | (flags & ATTN_KV_WRITTEN ? TENSOR_OUTPUT : 0);
     attn_kv *kv = &to->kv;
     ATTN_TRY(attn_struct_read(c, "kv", kv, sizeof *kv, from));
     if (kv->layout != ATTN_KV_ROWS && kv->layout != ATTN_KV_PANELS)
@@ -169,13 +177,15 @@ attn_status attn_kv_read(attn_context *c, const attn_kv *from, unsigned flags, s
     ATTN_TRY(read_table(c, to, query));
     ATTN_TRY(read_arrays(c, to, query));
     if ((flags & ATTN_KV_WRITTEN) && !query) ATTN_TRY(check_overlap(c, to));
+    to->k_type = kv->k.dtype;
+    to->v_type = kv->v.dtype;
     to->k = kv->k.data;
     to->v = kv->v.data;
-    to->k_block = attn_stride(&kv->k, BATCH);
-    to->k_head = attn_stride(&kv->k, HEAD);
-    to->k_row = attn_stride(&kv->k, ROW);
-    to->v_block = attn_stride(&kv->v, BATCH);
-    to->v_head = attn_stride(&kv->v, HEAD);
-    to->v_row = attn_stride(&kv->v, ROW);
+    to->k_block = attn_stride_bytes(&kv->k, BATCH);
+    to->k_head = attn_stride_bytes(&kv->k, HEAD);
+    to->k_row = attn_stride_bytes(&kv->k, ROW);
+    to->v_block = attn_stride_bytes(&kv->v, BATCH);
+    to->v_head = attn_stride_bytes(&kv->v, HEAD);
+    to->v_row = attn_stride_bytes(&kv->v, ROW);
     return query && !kv->blocks ? ATTN_OK : check_lengths(c, to); /* then the capacity is not known */
 }

@@ -22,7 +22,8 @@ struct attn_kv_view {
     size_t n_blocks, n_head, block_rows, p_k, p_v;
     size_t slots;    /* of a sequence: blocks that it can have */
     size_t capacity; /* slots * block_rows: keys of a sequence that there is room for */
-    float *k, *v;    /* strides in elements; k_row: from panel to panel where the keys lie in panels */
+    attn_dtype k_type, v_type;
+    char *k, *v; /* strides in bytes; k_row: from panel to panel where the keys lie in panels */
     ptrdiff_t k_block, k_head, k_row, v_block, v_head, v_row;
     struct attn_span spans[ATTN_KV_SPANS];
 };
@@ -73,15 +74,16 @@ static inline size_t attn_kv_block(const struct attn_kv_view *v, size_t s, size_
     return (size_t)attn_kv_entry(v, s, attn_kv_slot(v, key));
 }
 
-/* Row `row` of a block's head. In panels: its column 0, the next columns are ATTN_KV_PANEL floats on. */
-static inline float *attn_kv_k_at(const struct attn_kv_view *v, size_t block, size_t head, size_t row) {
-    float *at = v->k + (ptrdiff_t)block * v->k_block + (ptrdiff_t)head * v->k_head;
+/* Row `row` of a block's head. In panels: its column 0, the next columns are ATTN_KV_PANEL elements on. */
+static inline char *attn_kv_k_at(const struct attn_kv_view *v, size_t block, size_t head, size_t row) {
+    char *at = v->k + (ptrdiff_t)block * v->k_block + (ptrdiff_t)head * v->k_head;
     if (v->kv.layout == ATTN_KV_PANELS)
-        return at + (ptrdiff_t)(row / ATTN_KV_PANEL) * v->k_row + row % ATTN_KV_PANEL;
+        return at + (ptrdiff_t)(row / ATTN_KV_PANEL) * v->k_row +
+               row % ATTN_KV_PANEL * attn_dtype_bytes(v->k_type);
     return at + (ptrdiff_t)row * v->k_row;
 }
 
-static inline float *attn_kv_v_at(const struct attn_kv_view *v, size_t block, size_t head, size_t row) {
+static inline char *attn_kv_v_at(const struct attn_kv_view *v, size_t block, size_t head, size_t row) {
     return v->v + (ptrdiff_t)block * v->v_block + (ptrdiff_t)head * v->v_head + (ptrdiff_t)row * v->v_row;
 }
 
@@ -125,7 +127,7 @@ struct attn_kv_taken {
 
 struct attn_kv_append {
     struct attn_kv_view view;
-    attn_tensor k, v; /* f32, checked but for their sizes */
+    attn_tensor k, v; /* f32, f16 or bf16, checked but for their sizes */
     const size_t *sequences, *counts, *starts;
     size_t n_starts;
     const int64_t *positions; /* as in attn_kv_append_args */
@@ -157,6 +159,9 @@ void attn_kv_append_run(attn_context *c, struct attn_kv_append *a);
 /* Span of an array of n elements that is read or written; NULL: none. STRIDE, OVERFLOW. */
 attn_status attn_kv_array(attn_context *c, const char *name, const void *p, size_t n, size_t element,
                           struct attn_span *span);
+
+/* DTYPE where keys of the type cannot lie in panels. */
+attn_status attn_kv_panels_check(attn_context *c, const char *name, attn_dtype type);
 
 /* Blocks for all pieces, and what has to be copied: everything, or nothing changes. ARGUMENT, SHAPE,
  * CAPACITY. */

@@ -1,5 +1,6 @@
 /* attn_kv_append(): its arguments, checked, and its scratch. */
 #include "kv.h"
+#include "kv_rows.h"
 #include "size.h"
 
 /* ---- Rows of each sequence ----------------------------------------------------------------------------- */
@@ -102,6 +103,7 @@ static int add_part(size_t *sum, size_t n, size_t each, size_t *at) {
 static attn_status plan(attn_context *c, struct attn_kv_append *a, char *scratch) {
     const struct attn_kv_view *v = &a->view;
     const size_t n = a->n_pieces;
+    const size_t stage = attn_kv_stage_rows(v->kv.layout, a->k.dtype, v->k_type, a->rotated);
     size_t rows, taken, sum = 0, worker = 0, unused, at[8];
     int fits = n < PTRDIFF_MAX / 2 && !__builtin_mul_overflow(a->k.size[BATCH], a->k.size[ROW], &rows);
     if (fits) {
@@ -115,8 +117,8 @@ static attn_status plan(attn_context *c, struct attn_kv_append *a, char *scratch
                add_part(&sum, 2 * n + 1, sizeof *a->copy_rows, &at[4]) &&
                add_part(&sum, taken, sizeof *a->taken, &at[5]) &&
                add_part(&sum, 1, a->rotated ? attn_rope_memory_bytes(&a->rope) : 0, &at[6]) &&
-               (!a->rotated || (add_part(&worker, a->table_rows, attn_rope_row_bytes(&a->rope), &unused) &&
-                                add_part(&worker, ATTN_KV_PANEL, v->p_k * sizeof(float), &unused))) &&
+               (!a->rotated || add_part(&worker, a->table_rows, attn_rope_row_bytes(&a->rope), &unused)) &&
+               add_part(&worker, v->p_k, stage * sizeof(float), &unused) &&
                add_part(&sum, c->executor.n_workers, worker, &at[7]);
     }
     if (!fits)
@@ -189,7 +191,7 @@ attn_status attn_kv_append_reserve(attn_context *c, struct attn_kv_append *a, vo
 
 static attn_status check(attn_context *c, const attn_kv_append_args *from, int query,
                          struct attn_kv_append *a) {
-    const unsigned tensor = TENSOR_F32 | (query ? TENSOR_NO_DATA : 0);
+    const unsigned tensor = TENSOR_FLOATS | (query ? TENSOR_NO_DATA : 0);
     struct attn_span spans[1 + 3 + ATTN_KV_APPEND_SPANS]; /* one of what is written; what is read */
     attn_kv_append_args args;
     ATTN_TRY(attn_enter(c));

@@ -7,12 +7,12 @@
 /* "attn-kv" and a zero read as a little-endian word: a file from a machine of the other byte order does
  * not match. */
 #define KV_MAGIC UINT64_C(0x00766b2d6e747461)
-#define KV_VERSION 1u
+#define KV_VERSION 2u
 
 /*
  * The header, then lengths and firsts (ring only) [n_sequences] of machine words, blocks [n_sequences]
  * [blocks_per_sequence] int32_t, references [n_blocks] uint32_t, k and v. Every part starts at a multiple of
- * 64 bytes.
+ * 64 bytes. Version 2: k and v may be of other types than f32.
  */
 struct header {
     uint64_t magic;
@@ -20,7 +20,7 @@ struct header {
     uint32_t word; /* sizeof(size_t) */
     uint32_t layout;
     uint32_t ring;
-    uint32_t k_dtype, v_dtype;
+    uint32_t k_dtype, v_dtype; /* attn_dtype */
     uint64_t n_sequences, n_blocks, blocks_per_sequence, block_rows, n_head_kv, p_k, p_v;
     uint64_t bytes; /* of everything */
     uint64_t check; /* a hash of what stands before */
@@ -44,6 +44,20 @@ static uint64_t hash(const struct header *h) {
 
 /* ---- Shapes -------------------------------------------------------------------------------------------- */
 
+/* The type of k or v, whose rows have `columns` values. */
+static attn_status check_type(attn_context *c, char which, attn_dtype type, size_t columns) {
+    if (!attn_dtype_exists(type))
+        return attn_fail(c, ATTN_ERROR_DTYPE, "shape.%c_dtype: element type %d does not exist", which,
+                         (int)type);
+    if (!(TENSOR_KV & 1u << type))
+        return attn_fail(c, ATTN_ERROR_DTYPE, "shape.%c_dtype: element type %s is not taken here", which,
+                         attn_dtype_name(type));
+    if (columns % attn_dtype_block(type))
+        return attn_fail(c, ATTN_ERROR_SHAPE, "shape.p_%c is %zu, no multiple of %zu, a block of %s", which,
+                         columns, attn_dtype_block(type), attn_dtype_name(type));
+    return ATTN_OK;
+}
+
 static attn_status check_shape(attn_context *c, const attn_kv_shape *s) {
     const struct {
         const char *name;
@@ -63,16 +77,19 @@ static attn_status check_shape(attn_context *c, const attn_kv_shape *s) {
     if (s->layout == ATTN_KV_PANELS && s->block_rows % ATTN_KV_PANEL)
         return attn_fail(c, ATTN_ERROR_SHAPE, "shape.block_rows is %zu, no multiple of %d, which panels need",
                          s->block_rows, ATTN_KV_PANEL);
-    return ATTN_OK;
+    ATTN_TRY(check_type(c, 'k', s->k_dtype, s->p_k));
+    ATTN_TRY(check_type(c, 'v', s->v_dtype, s->p_v));
+    return s->layout == ATTN_KV_PANELS ? attn_kv_panels_check(c, "shape.k_dtype", s->k_dtype) : ATTN_OK;
 }
 
-/* *sum += count * rows of `columns` floats, aligned; gives where they start. 0 on overflow. */
-static int add_rows(size_t *sum, const attn_kv_shape *s, size_t columns, size_t *at) {
-    size_t floats;
+/* *sum += count * rows of `columns` values, aligned; gives where they start. 0 on overflow. */
+static int add_rows(size_t *sum, const attn_kv_shape *s, attn_dtype type, size_t columns, size_t *at) {
+    size_t n;
     *at = *sum;
-    return !__builtin_mul_overflow(s->n_blocks, s->n_head_kv, &floats) &&
-           !__builtin_mul_overflow(floats, s->block_rows, &floats) &&
-           !__builtin_mul_overflow(floats, columns, &floats) && attn_size_add(sum, floats, sizeof(float));
+    return !__builtin_mul_overflow(s->n_blocks, s->n_head_kv, &n) &&
+           !__builtin_mul_overflow(n, s->block_rows, &n) &&
+           !__builtin_mul_overflow(n, columns / attn_dtype_block(type), &n) &&
+           attn_size_add(sum, n, attn_dtype_bytes(type));
 }
 
 static int add_array(size_t *sum, size_t n, size_t element, size_t *at) {
@@ -92,7 +109,8 @@ static int lay_out(attn_kv_shape *s, struct parts *p) {
            add_array(&p->bytes, s->ring ? s->n_sequences : 0, sizeof(size_t), &p->firsts) &&
            add_array(&p->bytes, entries, sizeof(int32_t), &p->blocks) &&
            add_array(&p->bytes, s->n_blocks, sizeof(uint32_t), &p->references) &&
-           add_rows(&p->bytes, s, s->p_k, &p->k) && add_rows(&p->bytes, s, s->p_v, &p->v);
+           add_rows(&p->bytes, s, s->k_dtype, s->p_k, &p->k) &&
+           add_rows(&p->bytes, s, s->v_dtype, s->p_v, &p->v);
 }
 
 static attn_status read_shape(attn_context *c, const attn_kv_shape *from, attn_kv_shape *s, struct parts *p) {
@@ -137,10 +155,10 @@ static attn_kv describe(const attn_kv_shape *s, const struct parts *p, void *mem
     return (attn_kv){
         .size = size,
         .layout = s->layout,
-        .k = attn_tensor_contiguous(at + p->k, ATTN_F32, s->n_blocks, s->n_head_kv,
+        .k = attn_tensor_contiguous(at + p->k, s->k_dtype, s->n_blocks, s->n_head_kv,
                                     panels ? s->block_rows / ATTN_KV_PANEL : s->block_rows,
                                     panels ? s->p_k * ATTN_KV_PANEL : s->p_k),
-        .v = attn_tensor_contiguous(at + p->v, ATTN_F32, s->n_blocks, s->n_head_kv, s->block_rows, s->p_v),
+        .v = attn_tensor_contiguous(at + p->v, s->v_dtype, s->n_blocks, s->n_head_kv, s->block_rows, s->p_v),
         .n_sequences = s->n_sequences,
         .lengths = (size_t *)(void *)(at + p->lengths),
         .firsts = s->ring ? (size_t *)(void *)(at + p->firsts) : NULL,
@@ -175,8 +193,8 @@ attn_status attn_kv_create(attn_context *c, const attn_kv_shape *shape, void *me
                          .word = sizeof(size_t),
                          .layout = s.layout,
                          .ring = (uint32_t)s.ring,
-                         .k_dtype = ATTN_F32,
-                         .v_dtype = ATTN_F32,
+                         .k_dtype = s.k_dtype,
+                         .v_dtype = s.v_dtype,
                          .n_sequences = s.n_sequences,
                          .n_blocks = s.n_blocks,
                          .blocks_per_sequence = s.blocks_per_sequence,
@@ -213,10 +231,11 @@ static attn_status read_header(attn_context *c, const struct header *h, size_t b
                          .block_rows = (size_t)h->block_rows,
                          .n_head_kv = (size_t)h->n_head_kv,
                          .p_k = (size_t)h->p_k,
-                         .p_v = (size_t)h->p_v};
+                         .p_v = (size_t)h->p_v,
+                         .k_dtype = (attn_dtype)h->k_dtype,
+                         .v_dtype = (attn_dtype)h->v_dtype};
     if (check_shape(c, s) != ATTN_OK || !s->n_blocks || !lay_out(s, p) || h->bytes != p->bytes ||
-        h->check != hash(h) || h->k_dtype != ATTN_F32 || h->v_dtype != ATTN_F32 ||
-        memcmp(h->reserved, none, sizeof none) != 0)
+        h->check != hash(h) || memcmp(h->reserved, none, sizeof none) != 0)
         return attn_fail(c, ATTN_ERROR_PACKED, "memory: its header contradicts itself");
     if (h->bytes > bytes)
         return attn_fail(c, ATTN_ERROR_PACKED, "memory: %zu bytes, but its header says %zu", bytes, p->bytes);

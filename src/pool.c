@@ -131,10 +131,10 @@ static void set_pages(struct attn_pool_task *t, const struct attn_kv_view *kv, c
     }
     t->page_rows = kv->block_rows;
     t->n_pages = kv->slots;
-    t->k_page = kv->k_block * 4; /* the view's strides are in floats */
-    t->v_page = kv->v_block * 4;
-    t->k = (const char *)kv->k + (ptrdiff_t)at->h_kv * kv->k_head * 4 + (ptrdiff_t)block * t->k_page;
-    t->v = (const char *)kv->v + (ptrdiff_t)at->h_kv * kv->v_head * 4 + (ptrdiff_t)block * t->v_page;
+    t->k_page = kv->k_block;
+    t->v_page = kv->v_block;
+    t->k = kv->k + (ptrdiff_t)at->h_kv * kv->k_head + (ptrdiff_t)block * kv->k_block;
+    t->v = kv->v + (ptrdiff_t)at->h_kv * kv->v_head + (ptrdiff_t)block * kv->v_block;
 }
 
 /* In bytes: of element (b, h, i, 0) from the first on. */

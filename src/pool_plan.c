@@ -24,9 +24,11 @@ static int looks(const struct attn_pooling_problem *p) { return p->weights || p-
 
 /* Whether a block of the cache has the rows of one head after the other's, and so few that all of it is read in one turn. */
 static int page_of_heads(const struct attn_kv_view *kv) {
-    const ptrdiff_t rows = (ptrdiff_t)kv->block_rows, d_k = (ptrdiff_t)kv->p_k, d_v = (ptrdiff_t)kv->p_v;
-    return kv->slots > 1 && rows % ATTN_KEY_TILE == 0 && rows <= PAGE_ROWS && kv->k_row == d_k &&
-           kv->v_row == d_v && kv->k_head == rows * d_k && kv->v_head == rows * d_v;
+    const ptrdiff_t rows = (ptrdiff_t)kv->block_rows;
+    const ptrdiff_t k_row = (ptrdiff_t)attn_dtype_row(kv->k_type, kv->p_k),
+                    v_row = (ptrdiff_t)attn_dtype_row(kv->v_type, kv->p_v);
+    return kv->slots > 1 && rows % ATTN_KEY_TILE == 0 && rows <= PAGE_ROWS && kv->k_row == k_row &&
+           kv->v_row == v_row && kv->k_head == rows * k_row && kv->v_head == rows * v_row;
 }
 
 /*

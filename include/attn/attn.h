@@ -385,7 +385,8 @@ typedef enum attn_kv_layout {
     ATTN_KV_ROWS = 0, /* k [n_blocks, n_head_kv, block_rows, p_k]: with strides, whatever a host keeps */
     ATTN_KV_PANELS =
         1 /* k [n_blocks, n_head_kv, block_rows / 16, p_k * 16]: column c of key i of a panel of 16 keys is
-                          element c * 16 + i, so that kernels load 16 keys at once. block_rows is a multiple of 16 */
+                          element c * 16 + i, so that kernels load 16 keys at once. block_rows is a multiple of 16;
+                          k is f32, f16 or bf16 */
 } attn_kv_layout;
 
 /*
@@ -400,12 +401,22 @@ typedef enum attn_kv_layout {
  * A ring (firsts given) keeps the last blocks_per_sequence * block_rows keys of a sequence: sequence s has keys
  * [firsts[s], lengths[s]), still counted from its beginning. It serves sliding windows: a call whose rows would see
  * an overwritten key fails. Without a ring firsts counts as 0.
+ *
+ * Keys and values are f32, f16, bf16, q8_0 or q4_0, k and v each of its own type, blocks byte for byte as ggml has them, so
+ * that a host's memory serves as it lies. p_k, p_v of a block type are multiples of 32. Bytes of a key or a value of one head:
+ *
+ *      type   of p columns   p = 64   p = 128   rows are rounded
+ *      f32    4 p            256      512       not
+ *      f16    2 p            128      256       to nearest even
+ *      bf16   2 p            128      256       to nearest even
+ *      q8_0   34 p / 32      68       136       by blocks of 32, as ggml's reference does
+ *      q4_0   18 p / 32      36       72        by blocks of 32, as ggml's reference does
  */
 typedef struct attn_kv {
     size_t size; /* sizeof(attn_kv) */
     attn_kv_layout layout;
-    attn_tensor k;      /* as the layout says, f32 */
-    attn_tensor v;      /* [n_blocks, n_head_kv, block_rows, p_v] f32 */
+    attn_tensor k;      /* as the layout says */
+    attn_tensor v;      /* [n_blocks, n_head_kv, block_rows, p_v] */
     size_t n_sequences; /* of the cache */
     size_t *lengths;    /* [n_sequences]: keys of each */
     size_t *firsts;     /* [n_sequences], or NULL: no ring */
@@ -429,22 +440,23 @@ typedef struct attn_kv_shape {
     size_t blocks_per_sequence; /* at most */
     size_t block_rows;          /* panels: a multiple of 16 */
     size_t n_head_kv, p_k, p_v;
+    attn_dtype k_dtype, v_dtype; /* as in attn_kv; 0: f32 */
 } attn_kv_shape;
 
-/* Bytes of such a cache. Errors: ARGUMENT, SHAPE, OVERFLOW. */
+/* Bytes of such a cache. Errors: ARGUMENT, SHAPE, DTYPE, OVERFLOW. */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_bytes(attn_context *context, const attn_kv_shape *shape,
                                                   size_t *bytes);
 
 /*
  * Lays an empty cache out in memory (64-byte aligned, attn_kv_bytes() long; a file mapping, say) and describes it in
  * *kv, whose `size` the caller has set. Keys and values are not touched. Blocks are [head][row][column]. Errors:
- * ARGUMENT, SHAPE, STRIDE (alignment), OVERFLOW, SCRATCH (memory too small).
+ * ARGUMENT, SHAPE, STRIDE (alignment), DTYPE, OVERFLOW, SCRATCH (memory too small).
  */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_create(attn_context *context, const attn_kv_shape *shape,
                                                    void *memory, size_t bytes, attn_kv *kv);
 
 /* Describes a cache that attn_kv_create() laid out, with what was appended since: memory may have moved, or be a file
- * mapped again. Errors: ARGUMENT, STRIDE (alignment), PACKED (no such cache, cut off, or inconsistent). */
+ * mapped again. Errors: ARGUMENT, STRIDE (alignment), PACKED (no such cache, of another version, cut off, or inconsistent). */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_open(attn_context *context, void *memory, size_t bytes,
                                                  attn_kv *kv);
 
@@ -455,8 +467,9 @@ typedef struct attn_kv_append_args {
     size_t size; /* sizeof(attn_kv_append_args) */
     const attn_kv *kv;
     const attn_tensor
-        *k; /* [batch, n_head_kv, n, p_k] f32: rows to append, in rows whatever the cache's layout */
-    const attn_tensor *v; /* [batch, n_head_kv, n, p_v] f32 */
+        *k; /* [batch, n_head_kv, n, p_k] f32, f16 or bf16, whatever the cache's types: rows to append,
+                                 in rows whatever the cache's layout */
+    const attn_tensor *v; /* [batch, n_head_kv, n, p_v] f32, f16 or bf16 */
     const size_t
         *sequences;        /* [batch, or n_starts]: the cache's sequence of each, no one twice; or NULL: b */
     const size_t *counts;  /* [batch]: rows of each that count, at most n; or NULL: n. Not with starts */
@@ -472,12 +485,15 @@ typedef struct attn_kv_append_args {
 /*
  * Appends rows to sequences and moves their lengths. All or nothing: where one sequence does not fit nothing is written.
  * A ring may overwrite; of more rows than it holds the last ones stay. k and v overlap nothing that is written.
+ * Rows become the cache's type as attn_convert() does it, after RoPE, which is in f32: rounded once. Rows that are of that type
+ * already and are not turned are copied. No more than 17 rows of one head stand in scratch as f32.
  * Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH, MEMORY, CAPACITY (no free block, or the sequence's
  * blocks are full).
  */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_append(attn_context *context, const attn_kv_append_args *args);
 
-/* Scratch bytes that attn_kv_append() needs for such args (data pointers and arrays may be NULL, but starts). */
+/* Scratch bytes that attn_kv_append() needs for such args (data pointers and arrays may be NULL, but starts): more by at most 17
+ * rows of p_k floats a worker where types differ, whatever the number of rows. */
 ATTN_API ATTN_NODISCARD attn_status attn_kv_append_scratch(attn_context *context,
                                                            const attn_kv_append_args *args, size_t *bytes);
 

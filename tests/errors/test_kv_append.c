@@ -16,7 +16,13 @@ static void rows_null(struct cache *t) { t->args.k = NULL; }
 static void values_null(struct cache *t) { t->args.v = NULL; }
 static void rows_data_null(struct cache *t) { t->k.data = NULL; }
 static void rows_bool(struct cache *t) { t->k.dtype = ATTN_BOOL; }
-static void rows_f16(struct cache *t) { t->v.dtype = ATTN_F16; }
+static void rows_blocks(struct cache *t) {
+    t->v = attn_tensor_contiguous(t->v_data, ATTN_Q8_0, CALLS, KV_HEADS, ROWS, 32);
+}
+static void rows_f16_odd(struct cache *t) {
+    t->k = attn_tensor_contiguous(shifted(t->k_data, 1), ATTN_F16, CALLS, KV_HEADS, ROWS, KV_P_K);
+}
+static void rows_bf16_apart(struct cache *t) { t->v.dtype = ATTN_BF16; }
 static void rows_apart(struct cache *t) { t->v.stride[3] = 8; }
 static void rows_heads(struct cache *t) { t->k.size[1] = 1; }
 static void rows_columns(struct cache *t) { t->k.size[3] = KV_P_K - 1; }
@@ -138,7 +144,9 @@ static const struct kv_error call_errors[] = {
     ARGUMENT(values_null, "v"),
     OTHER(rows_data_null, ARGUMENT, "k: its data", 0),
     OTHER(rows_bool, DTYPE, "k", 1),
-    OTHER(rows_f16, DTYPE, "v", 1),
+    OTHER(rows_blocks, DTYPE, "v: its element type q8_0", 1),
+    OTHER(rows_f16_odd, STRIDE, "k: its data", 0),
+    STRIDE(rows_bf16_apart, "v: its column stride"),
     STRIDE(rows_apart, "v"),
     SHAPE(rows_heads, "k: its head"),
     SHAPE(rows_columns, "k: its column"),

@@ -15,7 +15,40 @@ static void kv_size_huge(struct cache *t) { t->kv.size = SIZE_MAX; }
 static void layout_2(struct cache *t) { t->kv.layout = (attn_kv_layout)2; }
 static void layout_minus(struct cache *t) { t->kv.layout = (attn_kv_layout)-1; }
 static void k_bool(struct cache *t) { t->kv.k.dtype = ATTN_BOOL; }
-static void v_f16(struct cache *t) { t->kv.v.dtype = ATTN_F16; }
+static void v_of(struct cache *t, attn_dtype type, size_t columns) {
+    t->kv.v = attn_tensor_contiguous(t->kv.v.data, type, KV_BLOCKS, KV_HEADS, KV_ROWS, columns);
+}
+static void v_of_weights(struct cache *t) { v_of(t, ATTN_Q4_K, 256); }
+static void v_unknown(struct cache *t) { t->kv.v.dtype = (attn_dtype)99; }
+static void v_of_half_a_block(struct cache *t) { v_of(t, ATTN_Q4_0, 16); }
+static void k_of_a_part(struct cache *t) { t->kv.k.dtype = ATTN_Q8_0; }
+static void k_f16_apart(struct cache *t) { t->kv.k.dtype = ATTN_F16; }
+static void v_bf16_odd(struct cache *t) {
+    v_of(t, ATTN_BF16, KV_P_V);
+    t->kv.v.stride[1]++;
+}
+static void v_block_odd(struct cache *t) {
+    v_of(t, ATTN_Q8_0, 32);
+    t->kv.v.stride[0]++;
+}
+static void v_blocks_alias(struct cache *t) {
+    v_of(t, ATTN_Q8_0, 64);
+    t->kv.v.stride[2] = 66;
+}
+static void v_f16_odd_address(struct cache *t) {
+    v_of(t, ATTN_F16, KV_P_V);
+    t->kv.v.data = shifted(t->kv.v.data, 1);
+}
+static void panels_of_blocks(struct cache *t) {
+    t->kv.layout = ATTN_KV_PANELS;
+    t->kv.v = attn_tensor_contiguous(t->kv.v.data, ATTN_Q8_0, 1, 1, 16, 32);
+    t->kv.k = attn_tensor_contiguous(t->kv.k.data, ATTN_Q8_0, 1, 1, 1, 16 * 32);
+}
+static void blocks_interleaved_badly(struct cache *t) { /* values begin in the keys' second block */
+    t->kv.k = attn_tensor_contiguous(t->kv.k.data, ATTN_Q8_0, KV_BLOCKS, 1, 1, 64);
+    t->kv.v = attn_tensor_contiguous(shifted(t->kv.k.data, 66), ATTN_Q4_0, KV_BLOCKS, 1, 1, 32);
+    t->kv.k.stride[0] = t->kv.v.stride[0] = 100;
+}
 static void k_apart(struct cache *t) { t->kv.k.stride[3] = 8; }
 static void k_odd(struct cache *t) { t->kv.k.stride[1]++; }
 static void k_aliases(struct cache *t) { t->kv.k.stride[0] = 0; }
@@ -75,7 +108,17 @@ static const struct kv_error cache_errors[] = {
     ARGUMENT(layout_2, "kv.layout"),
     ARGUMENT(layout_minus, "kv.layout"),
     OTHER(k_bool, DTYPE, "kv.k", 1),
-    OTHER(v_f16, DTYPE, "kv.v", 1),
+    OTHER(v_of_weights, DTYPE, "kv.v: its element type q4_K", 1),
+    OTHER(v_unknown, DTYPE, "kv.v: its element type 99", 1),
+    SHAPE(v_of_half_a_block, "kv.v: its column size 16 is no multiple of 32"),
+    SHAPE(k_of_a_part, "kv.k: its column size 6 is no multiple of 32"),
+    STRIDE(k_f16_apart, "kv.k: its column stride"),
+    STRIDE(v_bf16_odd, "kv.v: its head stride"),
+    STRIDE(v_block_odd, "kv.v: its batch stride"),
+    STRIDE(v_blocks_alias, "kv.v: its row stride"),
+    OTHER(v_f16_odd_address, STRIDE, "kv.v: its data", 0),
+    OTHER(panels_of_blocks, DTYPE, "kv.k: its element type is q8_0, but panels hold f32, f16 or bf16", 1),
+    OTHER(blocks_interleaved_badly, OVERLAP, "kv.k overlaps kv.v", 0),
     STRIDE(k_apart, "kv.k"),
     STRIDE(k_odd, "kv.k"),
     STRIDE(k_aliases, "kv.k"),

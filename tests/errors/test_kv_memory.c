@@ -42,6 +42,25 @@ static void rows_huge(struct making *m) { m->shape.block_rows = SIZE_MAX / 16; }
 static void heads_huge(struct making *m) { m->shape.n_head_kv = SIZE_MAX / 4; }
 static void k_huge(struct making *m) { m->shape.p_k = SIZE_MAX / 64; }
 static void v_huge(struct making *m) { m->shape.p_v = SIZE_MAX / 256; }
+static void k_type_99(struct making *m) { m->shape.k_dtype = (attn_dtype)99; }
+static void v_type_minus(struct making *m) { m->shape.v_dtype = (attn_dtype)-1; }
+static void k_bool(struct making *m) { m->shape.k_dtype = ATTN_BOOL; }
+static void v_of_weights(struct making *m) { m->shape.v_dtype = ATTN_Q6_K; }
+static void k_of_a_part(struct making *m) { m->shape.k_dtype = ATTN_Q8_0; }
+static void v_of_a_part(struct making *m) {
+    m->shape.v_dtype = ATTN_Q4_0;
+    m->shape.p_v = 33;
+}
+static void panels_of_blocks(struct making *m) {
+    m->shape.layout = ATTN_KV_PANELS;
+    m->shape.block_rows = 16;
+    m->shape.k_dtype = ATTN_Q4_0;
+    m->shape.p_k = 32;
+}
+static void blocks_of_values_huge(struct making *m) {
+    m->shape.v_dtype = ATTN_Q8_0;
+    m->shape.p_v = SIZE_MAX / 512 * 32;
+}
 static void memory_null(struct making *m) { m->memory = NULL; }
 static void memory_misaligned(struct making *m) { m->memory += 32; }
 static void memory_small(struct making *m) { m->bytes--; }
@@ -81,6 +100,14 @@ static const struct {
     SHAPE_ERROR(heads_huge, OVERFLOW, "shape"),
     SHAPE_ERROR(k_huge, OVERFLOW, "shape"),
     SHAPE_ERROR(v_huge, OVERFLOW, "shape"),
+    SHAPE_ERROR(k_type_99, DTYPE, "shape.k_dtype: element type 99"),
+    SHAPE_ERROR(v_type_minus, DTYPE, "shape.v_dtype: element type -1"),
+    SHAPE_ERROR(k_bool, DTYPE, "shape.k_dtype: element type bool"),
+    SHAPE_ERROR(v_of_weights, DTYPE, "shape.v_dtype: element type q6_K"),
+    SHAPE_ERROR(k_of_a_part, SHAPE, "shape.p_k is 6, no multiple of 32"),
+    SHAPE_ERROR(v_of_a_part, SHAPE, "shape.p_v is 33, no multiple of 32"),
+    SHAPE_ERROR(panels_of_blocks, DTYPE, "shape.k_dtype"),
+    SHAPE_ERROR(blocks_of_values_huge, OVERFLOW, "shape"),
     {"memory null", memory_null, ATTN_ERROR_ARGUMENT, "memory", 0},
     {"memory misaligned", memory_misaligned, ATTN_ERROR_STRIDE, "memory", 0},
     {"memory small", memory_small, ATTN_ERROR_SCRATCH, "memory", 0},
@@ -120,6 +147,20 @@ END_TEST
 static void sound(struct cache *t) { (void)t; }
 static void zeros(struct cache *t) { memset(t->memory, 0, sizeof t->memory); }
 static void version(struct cache *t) { t->memory[8]++; }
+static void old_version(struct cache *t) { t->memory[8] = 1; }
+/* Types that were changed, with a hash that fits: FNV-1a of what stands before it. */
+static void types_as(struct cache *t, unsigned char k, unsigned char v) {
+    uint64_t x = UINT64_C(0xcbf29ce484222325);
+    t->memory[24] = k;
+    t->memory[28] = v;
+    for (size_t i = 0; i < 96; i++) x = (x ^ t->memory[i]) * UINT64_C(0x100000001b3);
+    memcpy(t->memory + 96, &x, sizeof x);
+}
+static void types_same(struct cache *t) { t->memory[24] = ATTN_F16; }
+static void types_shorter(struct cache *t) { types_as(t, ATTN_F32, ATTN_F16); }
+static void types_of_blocks(struct cache *t) { types_as(t, ATTN_Q8_0, ATTN_F32); }
+static void types_of_masks(struct cache *t) { types_as(t, ATTN_F32, ATTN_BOOL); }
+static void types_unknown(struct cache *t) { types_as(t, 200, ATTN_F32); }
 static void word(struct cache *t) { t->memory[12] = 4; }
 static void layout(struct cache *t) { t->memory[16] = 1; }
 static void ring(struct cache *t) { t->memory[20] ^= 1; }
@@ -147,7 +188,13 @@ static const struct {
     {"a header alone", sound, 128, "memory", 0},
     {"all but a byte", sound, 2431, "its header says 2432", 0},
     {"zeros", zeros, 0, "does not hold a cache", 0},
-    {"another version", version, 0, "version 2", 0},
+    {"another version", version, 0, "version 3, this library's is 2", 0},
+    {"an old version", old_version, 0, "version 1, this library's is 2", 0},
+    {"another type", types_same, 0, "header", 0},
+    {"a shorter type", types_shorter, 0, "header", 0},
+    {"a type of blocks", types_of_blocks, 0, "header", 0},
+    {"a type of masks", types_of_masks, 0, "header", 0},
+    {"an unknown type", types_unknown, 0, "header", 0},
     {"another word", word, 0, "size_t", 0},
     {"another layout", layout, 0, "header", 0},
     {"another ring", ring, 0, "header", 0},
@@ -180,10 +227,35 @@ START_TEST(unsound_memory) {
 }
 END_TEST
 
+/* The types come back from the memory; a caller that does not know the types gets f32. */
+START_TEST(types) {
+    static _Alignas(64) unsigned char memory[KV_BYTES];
+    attn_context *context = default_context();
+    attn_kv_shape shape = cache_shape(0);
+    attn_kv kv = {.size = sizeof kv}, again = {.size = sizeof again};
+    size_t bytes = 0, fewer = 0;
+    ck_assert_int_eq(attn_kv_bytes(context, &shape, &bytes), ATTN_OK);
+    shape.k_dtype = ATTN_BF16;
+    shape.v_dtype = ATTN_F16;
+    ck_assert_int_eq(attn_kv_bytes(context, &shape, &fewer), ATTN_OK);
+    ck_assert_uint_lt(fewer, bytes);
+    ck_assert_int_eq(attn_kv_create(context, &shape, memory, fewer, &kv), ATTN_OK);
+    ck_assert(kv.k.dtype == ATTN_BF16 && kv.v.dtype == ATTN_F16 && kv.k.stride[3] == 2);
+    ck_assert_int_eq(attn_kv_open(context, memory, fewer, &again), ATTN_OK);
+    ck_assert(again.k.dtype == ATTN_BF16 && again.v.dtype == ATTN_F16 && again.v.data == kv.v.data);
+    ck_assert_mem_eq(again.k.stride, kv.k.stride, sizeof kv.k.stride);
+    shape.size = offsetof(attn_kv_shape, k_dtype);
+    ck_assert_int_eq(attn_kv_create(context, &shape, memory, bytes, &kv), ATTN_OK);
+    ck_assert(kv.k.dtype == ATTN_F32 && kv.v.dtype == ATTN_F32);
+    attn_context_destroy(context);
+}
+END_TEST
+
 START_TEST(opening) {
     attn_context *context = default_context();
     struct cache t;
     cache_open(&t, context, 0);
+    types_as(&t, ATTN_F32, ATTN_F32); /* changes nothing: the hash is the header's */
     attn_kv kv = {.size = sizeof kv};
     ck_assert_int_eq(attn_kv_open(context, t.memory, t.bytes + 1, &kv), ATTN_OK);
     ck_assert(kv.layout == ATTN_KV_ROWS && kv.n_sequences == KV_SEQUENCES && !kv.firsts);
@@ -219,5 +291,6 @@ void add_kv_memory_tests(Suite *suite) {
     tcase_add_loop_test(t, wrong_shapes, 0, (int)(sizeof errors / sizeof *errors));
     tcase_add_loop_test(t, unsound_memory, 0, (int)(sizeof unsound / sizeof *unsound));
     tcase_add_test(t, opening);
+    tcase_add_test(t, types);
     suite_add_tcase(suite, t);
 }

@@ -68,16 +68,49 @@ static void draw_positions(struct call *c, struct rng *r, size_t n) {
     if (rng_chance(r, 50)) c->args.positions = c->positions;
 }
 
+/* An input of the type, with values that it has exactly. */
+static void draw_rows(const struct model *m, struct rng *r, size_t batch, size_t rows, size_t columns,
+                      struct grid *g, attn_tensor *t) {
+    static const attn_dtype types[] = {ATTN_F32, ATTN_F32, ATTN_F16, ATTN_BF16};
+    static const enum fill fills[] = {FILL_NORMAL, FILL_NORMAL, FILL_WIDE, FILL_INTEGER};
+    const attn_dtype type = types[rng_below(r, 4)];
+    const enum fill fill = fills[rng_below(r, 4)];
+    float *x = malloc(columns * sizeof *x);
+    ck_assert_ptr_nonnull(x);
+    *g = grid_make(r, attn_dtype_size(type, NULL), (size_t[]){batch, m->z.n_head, rows, columns},
+                   (unsigned)rng_below(r, LAYOUT_FAR));
+    for (size_t b = 0; b < batch; b++)
+        for (size_t h = 0; h < m->z.n_head; h++)
+            for (size_t i = 0; i < rows; i++) {
+                rng_floats(r, fill, x, columns);
+                attn_backend_scalar.from_f32(type, x, columns, grid_u8(g, b, h, i));
+            }
+    *t = grid_tensor(g);
+    t->dtype = type;
+    free(x);
+}
+
 /* The rows of one tensor that belong to sequence i of the call, [count][head][column]. */
-static float *gather(const struct call *c, size_t i, const struct grid *g) {
+static float *gather(const struct call *c, size_t i, const struct grid *g, attn_dtype type) {
     const size_t head = g->size[1], column = g->size[3];
     float *to = malloc((c->counts[i] * head * column + 1) * sizeof *to);
     ck_assert_ptr_nonnull(to);
     for (size_t row = 0; row < c->counts[i]; row++)
         for (size_t h = 0; h < head; h++)
-            memcpy(to + (row * head + h) * column,
-                   c->args.starts ? grid_f32(g, 0, h, c->starts[i] + row) : grid_f32(g, i, h, row),
-                   column * sizeof *to);
+            attn_backend_scalar.to_f32(
+                type, c->args.starts ? grid_u8(g, 0, h, c->starts[i] + row) : grid_u8(g, i, h, row), column,
+                to + (row * head + h) * column);
+    return to;
+}
+
+/* The rows as a cache of the type has them; frees x. */
+static unsigned char *stored(float *x, size_t rows, size_t columns, attn_dtype type) {
+    const size_t row = model_row(type, columns);
+    unsigned char *to = malloc(rows * row + 1);
+    ck_assert_ptr_nonnull(to);
+    for (size_t i = 0; i < rows; i++)
+        attn_backend_scalar.from_f32(type, x + i * columns, columns, to + i * row);
+    free(x);
     return to;
 }
 
@@ -109,27 +142,23 @@ void call_open(struct call *c, const struct model *m, const attn_rope *rope, att
     for (size_t i = 0; i < c->n; i++) c->counts[i] = draw_count(m, c->sequences[i], r);
     draw_form(c, m, r, &batch, &rows);
     draw_positions(c, r, batch * rows);
-    c->k = grid_make(r, sizeof(float), (size_t[]){batch, m->z.n_head, rows, m->z.p_k},
-                     (unsigned)rng_below(r, LAYOUT_FAR));
-    c->v = grid_make(r, sizeof(float), (size_t[]){batch, m->z.n_head, rows, m->z.p_v},
-                     (unsigned)rng_below(r, LAYOUT_FAR));
-    grid_fill(&c->k, r, FILL_NORMAL);
-    grid_fill(&c->v, r, FILL_NORMAL);
-    c->k_tensor = grid_tensor(&c->k);
-    c->v_tensor = grid_tensor(&c->v);
+    draw_rows(m, r, batch, rows, m->z.p_k, &c->k, &c->k_tensor);
+    draw_rows(m, r, batch, rows, m->z.p_v, &c->v, &c->v_tensor);
     c->args.k = &c->k_tensor;
     c->args.v = &c->v_tensor;
     for (size_t i = 0; i < c->n; i++) {
-        float *k = gather(c, i, &c->k);
+        const size_t n = c->counts[i] * m->z.n_head;
+        float *k = gather(c, i, &c->k, c->k_tensor.dtype), *v = gather(c, i, &c->v, c->v_tensor.dtype);
         if (rope) rotate(c, m, i, k, context);
-        c->rows[i] = (struct model_rows){c->sequences[i], c->counts[i], k, gather(c, i, &c->v)};
+        c->rows[i] = (struct model_rows){c->sequences[i], c->counts[i], stored(k, n, m->z.p_k, m->z.k_type),
+                                         stored(v, n, m->z.p_v, m->z.v_type)};
     }
 }
 
 void call_close(struct call *c) {
     for (size_t i = 0; i < c->n; i++) {
         union {
-            const float *read;
+            const unsigned char *read;
             void *given;
         } k = {c->rows[i].k}, v = {c->rows[i].v};
         free(k.given);

@@ -18,7 +18,8 @@ struct call {
     struct model_rows rows[CALL_MOST]; /* as they are stored */
 };
 
-/* Rows for the sequences of the model as it stands, rotated on the context (one thread of the backend). */
+/* Rows for the sequences of the model as it stands, of any type that appending takes; as they should be stored: rotated on
+ * the context (one thread of the backend), then of the cache's types by the scalar backend. */
 void call_open(struct call *c, const struct model *m, const attn_rope *rope, attn_context *context,
                struct rng *r);
 void call_close(struct call *c);

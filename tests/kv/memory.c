@@ -19,8 +19,10 @@ static const struct kv_sizes sizes = {.layout = ATTN_KV_PANELS,
                                       .block_rows = 16,
                                       .n_head = 2,
                                       .p_k = 12,
-                                      .p_v = 7,
-                                      .most = 300};
+                                      .p_v = 64,
+                                      .most = 300,
+                                      .k_type = ATTN_BF16,
+                                      .v_type = ATTN_Q4_0};
 
 static void append(const attn_kv *kv, struct model *m, attn_context *context, struct rng *r, size_t times) {
     for (size_t i = 0; i < times; i++) {
@@ -102,7 +104,7 @@ static float touch(const attn_kv *kv) {
                 const char *v = (const char *)kv->v.data + block * kv->v.stride[0] +
                                 (ptrdiff_t)h * kv->v.stride[1] +
                                 (ptrdiff_t)(key % kv->v.size[2]) * kv->v.stride[2];
-                sum += ((const float *)(const void *)v)[kv->v.size[3] - 1];
+                sum += (float)v[model_row(kv->v.dtype, kv->v.size[3]) - 1];
             }
         }
     return sum;

@@ -10,14 +10,24 @@ static void *zeros(size_t n, size_t element) {
     return p;
 }
 
+size_t model_row(attn_dtype type, size_t columns) {
+    size_t block;
+    const size_t bytes = attn_dtype_size(type, &block);
+    return columns / block * bytes;
+}
+
+/* Bytes of a key, and of a value, of all heads. */
+static size_t k_bytes(const struct kv_sizes *z) { return z->n_head * model_row(z->k_type, z->p_k); }
+static size_t v_bytes(const struct kv_sizes *z) { return z->n_head * model_row(z->v_type, z->p_v); }
+
 void model_open(struct model *m, const struct kv_sizes *z, int counted) {
     *m = (struct model){.z = *z, .counted = counted, .n_numbers = 1};
     m->sequences = zeros(z->n_sequences, sizeof *m->sequences);
     m->holders = zeros(1, sizeof *m->holders);
     for (size_t s = 0; s < z->n_sequences; s++) {
         m->sequences[s].owned = zeros(z->slots, sizeof(size_t));
-        m->sequences[s].k = zeros(z->most * z->n_head * z->p_k, sizeof(float));
-        m->sequences[s].v = zeros(z->most * z->n_head * z->p_v, sizeof(float));
+        m->sequences[s].k = zeros(z->most, k_bytes(z));
+        m->sequences[s].v = zeros(z->most, v_bytes(z));
     }
 }
 
@@ -94,7 +104,7 @@ static int own_all(struct model *m, const struct model_rows *r) {
 }
 
 int model_append(struct model *m, const struct model_rows *rows, size_t n) {
-    const size_t k_row = m->z.n_head * m->z.p_k, v_row = m->z.n_head * m->z.p_v;
+    const size_t k_row = k_bytes(&m->z), v_row = v_bytes(&m->z);
     const size_t before = model_free_blocks(m), numbers = m->n_numbers;
     struct owners o = save(m);
     int fits = 1;
@@ -106,8 +116,8 @@ int model_append(struct model *m, const struct model_rows *rows, size_t n) {
     free(o.holders);
     for (size_t i = 0; i < n && fits; i++) {
         struct model_sequence *s = &m->sequences[rows[i].sequence];
-        memcpy(s->k + s->length * k_row, rows[i].k, rows[i].count * k_row * sizeof(float));
-        memcpy(s->v + s->length * v_row, rows[i].v, rows[i].count * v_row * sizeof(float));
+        memcpy(s->k + s->length * k_row, rows[i].k, rows[i].count * k_row);
+        memcpy(s->v + s->length * v_row, rows[i].v, rows[i].count * v_row);
         s->length += rows[i].count;
         while (s->length - s->first > model_capacity(&m->z)) s->first++;
     }
@@ -126,8 +136,8 @@ void model_fork(struct model *m, size_t from, size_t to) {
     struct model_sequence *t = &m->sequences[to];
     t->first = f->first;
     t->length = f->length;
-    memcpy(t->k, f->k, f->length * m->z.n_head * m->z.p_k * sizeof(float));
-    memcpy(t->v, f->v, f->length * m->z.n_head * m->z.p_v * sizeof(float));
+    memcpy(t->k, f->k, f->length * k_bytes(&m->z));
+    memcpy(t->v, f->v, f->length * v_bytes(&m->z));
     for (size_t slot = 0; slot < m->z.slots; slot++) {
         if (!holds(m, f, slot)) continue;
         t->owned[slot] = f->owned[slot];

@@ -14,12 +14,13 @@ struct kv_sizes {
     int ring;
     size_t n_sequences, n_blocks, slots, block_rows, n_head, p_k, p_v;
     size_t most; /* keys that a sequence ever gets */
+    attn_dtype k_type, v_type;
 };
 
 struct model_sequence {
     size_t first, length;
-    size_t *owned; /* for each slot a number that stands for a block, 0: none */
-    float *k, *v;  /* [most][head][column] */
+    size_t *owned;        /* for each slot a number that stands for a block, 0: none */
+    unsigned char *k, *v; /* [most][head] rows of the types */
 };
 
 struct model {
@@ -33,13 +34,16 @@ struct model {
 void model_open(struct model *m, const struct kv_sizes *z, int counted);
 void model_close(struct model *m);
 
+/* Bytes of a row of `columns` values. */
+size_t model_row(attn_dtype type, size_t columns);
+
 size_t model_capacity(const struct kv_sizes *z);
 size_t model_free_blocks(const struct model *m);
 
-/* One sequence's part of an append: rows of k and v, [count][head][column]. */
+/* One sequence's part of an append: rows of k and v as the types have them, [count][head]. */
 struct model_rows {
     size_t sequence, count;
-    const float *k, *v;
+    const unsigned char *k, *v;
 };
 
 /* The append as a whole; 0, and nothing changes, where it does not fit. */

@@ -10,7 +10,7 @@
 
 #include "kv/call.h"
 
-enum { SCENARIOS = 120, WIDE = 8, N_THREADS = 3 }; /* every WIDE-th one has rows for several tasks */
+enum { SCENARIOS = 104, WIDE = 8, N_THREADS = 3 }; /* every WIDE-th one has rows for several tasks */
 
 static const struct attn_backend *backends[4];
 static const size_t n_threads[N_THREADS] = {1, 2, 5};
@@ -46,6 +46,21 @@ static void draw_blocks(struct scenario *s, struct rng *r) {
     z->most = z->ring ? 4 * model_capacity(z) + 40 : model_capacity(z);
 }
 
+/* Every pair in several scenarios; panels hold no blocks of keys. */
+static void draw_types(struct kv_sizes *z, size_t i, struct rng *r) {
+    static const attn_dtype types[] = {ATTN_F32, ATTN_F16, ATTN_BF16, ATTN_Q8_0, ATTN_Q4_0};
+    const int panels = z->layout == ATTN_KV_PANELS;
+    z->k_type = types[panels ? i / 2 % 3 : i / 2 % 5];
+    z->v_type = types[(i / 2 / 5 + (panels ? i / 2 % 5 : 0)) % 5];
+    if (rng_chance(r, 10)) z->k_type = z->v_type = ATTN_F32;
+}
+
+static size_t whole_blocks(attn_dtype type, size_t columns) {
+    size_t block;
+    attn_dtype_size(type, &block);
+    return (columns + block - 1) / block * block;
+}
+
 static struct scenario draw(size_t i, struct rng *r) {
     struct scenario s = {.number = i, .steps = 40};
     struct kv_sizes *z = &s.z;
@@ -60,12 +75,15 @@ static struct scenario draw(size_t i, struct rng *r) {
     z->n_head = 1 + rng_below(r, 3);
     z->p_k = 2 + rng_below(r, 40);
     z->p_v = 1 + rng_below(r, 40);
+    draw_types(z, i, r);
     if (wide) {
         s.steps = 6;
         z->n_head += 3;
         z->p_k = rng_chance(r, 30) ? 1100 : 300 + rng_below(r, 300);
         z->p_v = 300 + rng_below(r, 300);
     }
+    z->p_k = whole_blocks(z->k_type, z->p_k);
+    z->p_v = whole_blocks(z->v_type, z->p_v);
     s.rope = (attn_rope){.size = sizeof s.rope,
                          .style = (attn_rope_style)rng_below(r, 2),
                          .dims = z->p_k % 2 || rng_chance(r, 30) ? 2 * (1 + rng_below(r, z->p_k / 2)) : 0,
@@ -150,10 +168,11 @@ static uint64_t play(size_t number, const struct machines *on, size_t threads, i
         struct verdict verdict = {.ok = 1};
         harness_case(
             "%s, %zu threads, scenario %zu, step %zu (kind %d, %s%s, %zu blocks of %zu, %zu sequences "
-            "of %zu, %zu heads, %zu and %zu columns%s)",
+            "of %zu, %zu heads, %zu and %zu columns, %s and %s%s)",
             attn_context_backend(on->context[0]), n_threads[threads], number, step, (int)s.kind,
             z.layout == ATTN_KV_PANELS ? "panels" : "rows", z.ring ? ", ring" : "", z.n_blocks, z.block_rows,
-            z.n_sequences, z.slots, z.n_head, z.p_k, z.p_v, s.rotated ? ", rope" : "");
+            z.n_sequences, z.slots, z.n_head, z.p_k, z.p_v, attn_dtype_name(z.k_type),
+            attn_dtype_name(z.v_type), s.rotated ? ", rope" : "");
         if (dice < 6)
             append(&s, &subject, &m, on, threads, &r);
         else if (dice < 8)

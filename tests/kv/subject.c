@@ -21,7 +21,9 @@ static void create(struct subject *s, attn_context *context, struct rng *r) {
                                  .block_rows = z->block_rows,
                                  .n_head_kv = z->n_head,
                                  .p_k = z->p_k,
-                                 .p_v = z->p_v};
+                                 .p_v = z->p_v,
+                                 .k_dtype = z->k_type,
+                                 .v_dtype = z->v_type};
     size_t bytes = 0;
     ck_assert_msg(attn_kv_bytes(context, &shape, &bytes) == ATTN_OK, "%s", attn_context_error(context));
     s->memory = guard_alloc(bytes, place(r, 64));
@@ -36,22 +38,26 @@ static void create(struct subject *s, attn_context *context, struct rng *r) {
 static void host_rows(struct subject *s, struct rng *r) {
     const struct kv_sizes *z = &s->z;
     const size_t panels = z->layout == ATTN_KV_PANELS, rows = panels ? z->block_rows / 16 : z->block_rows;
-    const size_t k_row = panels ? 16 * z->p_k : z->p_k, v_row = z->p_v;
-    const size_t k_block = rows * z->n_head * k_row, v_block = z->block_rows * z->n_head * v_row;
-    const ptrdiff_t step = (ptrdiff_t)((k_block + v_block + 1) * sizeof(float));
-    s->memory = guard_alloc((z->n_blocks * (k_block + v_block + 1) - 1) * sizeof(float), place(r, 4));
-    float *k = (float *)(void *)s->memory.data, *v = k + k_block;
-    s->kv.k = attn_tensor_contiguous(k, ATTN_F32, z->n_blocks, z->n_head, rows, k_row);
-    s->kv.v = attn_tensor_contiguous(v, ATTN_F32, z->n_blocks, z->n_head, z->block_rows, v_row);
+    const size_t p_k = panels ? 16 * z->p_k : z->p_k;
+    const size_t k_row = model_row(z->k_type, p_k), v_row = model_row(z->v_type, z->p_v);
+    /* 2 bytes between them, or 4 where there are floats */
+    const size_t gap = z->k_type == ATTN_F32 || z->v_type == ATTN_F32 ? 4 : 2;
+    const size_t k_block = (rows * z->n_head * k_row + gap - 1) / gap * gap,
+                 v_block = (z->block_rows * z->n_head * v_row + gap - 1) / gap * gap;
+    const ptrdiff_t step = (ptrdiff_t)(k_block + v_block + gap);
+    s->memory = guard_alloc(z->n_blocks * (k_block + v_block + gap) - gap, place(r, 4));
+    unsigned char *k = s->memory.data, *v = k + k_block;
+    s->kv.k = attn_tensor_contiguous(k, z->k_type, z->n_blocks, z->n_head, rows, p_k);
+    s->kv.v = attn_tensor_contiguous(v, z->v_type, z->n_blocks, z->n_head, z->block_rows, z->p_v);
     s->kv.k.stride[0] = s->kv.v.stride[0] = step;
     if (s->kind == SUBJECT_TABLE) { /* [row][head] */
-        s->kv.k.stride[1] = (ptrdiff_t)(k_row * sizeof(float));
-        s->kv.v.stride[1] = (ptrdiff_t)(v_row * sizeof(float));
+        s->kv.k.stride[1] = (ptrdiff_t)k_row;
+        s->kv.v.stride[1] = (ptrdiff_t)v_row;
         s->kv.k.stride[2] = s->kv.k.stride[1] * (ptrdiff_t)z->n_head;
         s->kv.v.stride[2] = s->kv.v.stride[1] * (ptrdiff_t)z->n_head;
     } else {
-        s->kv.k.data = (char *)k + (ptrdiff_t)(z->n_blocks - 1) * step;
-        s->kv.v.data = (char *)v + (ptrdiff_t)(z->n_blocks - 1) * step;
+        s->kv.k.data = k + (ptrdiff_t)(z->n_blocks - 1) * step;
+        s->kv.v.data = v + (ptrdiff_t)(z->n_blocks - 1) * step;
         s->kv.k.stride[0] = s->kv.v.stride[0] = -step;
     }
 }
@@ -105,10 +111,11 @@ void subject_move(struct subject *s, attn_context *context, struct rng *r) {
 }
 
 static uint64_t hash(uint64_t h, const unsigned char *p, size_t n) {
-    for (size_t i = 0; i < n; i += 4) {
-        uint32_t word;
-        memcpy(&word, p + i, sizeof word);
-        h = (h ^ word) * 0x100000001b3u;
+    for (size_t i = 0; i < n; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, p + i, n - i < 8 ? n - i : 8);
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 32;
     }
     return h;
 }
@@ -127,23 +134,26 @@ static ptrdiff_t block_of(const struct subject *s, size_t sequence, size_t key) 
     return s->kv.blocks ? s->kv.blocks[sequence * s->z.slots + slot] : (ptrdiff_t)sequence;
 }
 
-static const float *at(const attn_tensor *t, size_t block, size_t head, size_t row) {
-    return (const float *)(const void *)((const char *)t->data + (ptrdiff_t)block * t->stride[0] +
-                                         (ptrdiff_t)head * t->stride[1] + (ptrdiff_t)row * t->stride[2]);
+static const unsigned char *at(const attn_tensor *t, size_t block, size_t head, size_t row) {
+    return (const unsigned char *)t->data + (ptrdiff_t)block * t->stride[0] + (ptrdiff_t)head * t->stride[1] +
+           (ptrdiff_t)row * t->stride[2];
 }
 
-static int same_key(const struct subject *s, size_t block, size_t head, size_t row, const float *want) {
+static int same_key(const struct subject *s, size_t block, size_t head, size_t row,
+                    const unsigned char *want) {
     if (s->z.layout == ATTN_KV_ROWS)
-        return memcmp(at(&s->kv.k, block, head, row), want, s->z.p_k * sizeof *want) == 0;
-    const float *panel = at(&s->kv.k, block, head, row / 16);
+        return memcmp(at(&s->kv.k, block, head, row), want, model_row(s->z.k_type, s->z.p_k)) == 0;
+    const unsigned char *panel = at(&s->kv.k, block, head, row / 16);
+    const size_t e = attn_dtype_size(s->z.k_type, NULL);
     for (size_t c = 0; c < s->z.p_k; c++)
-        if (memcmp(&panel[c * 16 + row % 16], &want[c], sizeof *want) != 0) return 0;
+        if (memcmp(panel + (c * 16 + row % 16) * e, want + c * e, e) != 0) return 0;
     return 1;
 }
 
 static void check_rows(const struct subject *s, const struct model_sequence *m, size_t sequence,
                        struct verdict *v) {
     const struct kv_sizes *z = &s->z;
+    const size_t k_row = model_row(z->k_type, z->p_k), v_row = model_row(z->v_type, z->p_v);
     for (size_t key = m->first; key < m->length; key++) {
         const ptrdiff_t block = block_of(s, sequence, key);
         if (block < 0 || (size_t)block >= z->n_blocks) {
@@ -152,9 +162,9 @@ static void check_rows(const struct subject *s, const struct model_sequence *m, 
         }
         for (size_t h = 0; h < z->n_head; h++) {
             const size_t i = key * z->n_head + h, row = key % z->block_rows;
-            if (!same_key(s, (size_t)block, h, row, m->k + i * z->p_k))
+            if (!same_key(s, (size_t)block, h, row, m->k + i * k_row))
                 verdict_fail(v, "sequence %zu, head %zu: key %zu has other bits", sequence, h, key);
-            if (memcmp(at(&s->kv.v, (size_t)block, h, row), m->v + i * z->p_v, z->p_v * sizeof(float)) != 0)
+            if (memcmp(at(&s->kv.v, (size_t)block, h, row), m->v + i * v_row, v_row) != 0)
                 verdict_fail(v, "sequence %zu, head %zu: value %zu has other bits", sequence, h, key);
         }
     }
