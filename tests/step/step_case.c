@@ -149,7 +149,9 @@ void step_cache_make(attn_context *context, const struct step_case *c, const str
                              .block_rows = rows,
                              .n_head_kv = c->n_head_kv,
                              .p_k = c->p_k,
-                             .p_v = c->p_v};
+                             .p_v = c->p_v,
+                             .k_dtype = shape->k_type,
+                             .v_dtype = shape->v_type};
     ck_assert_msg(attn_kv_bytes(context, &s, &bytes) == ATTN_OK, "%s", attn_context_error(context));
     bytes = (bytes + 63) / 64 * 64;
     to->memory = guard_alloc(bytes, 0);

@@ -65,6 +65,7 @@ struct step_cache_shape {
     size_t block_rows; /* 0: one block a sequence */
     int ring;          /* only with a window */
     int host;          /* one block a sequence without a table */
+    attn_dtype k_type, v_type;
 };
 
 struct step_cache {
@@ -103,6 +104,12 @@ struct step_call {
 void step_call_run(attn_context *context, const struct step_case *c, const struct step_data *d,
                    const struct step_layer *l, const struct step_cache *cache, const struct step_call *call,
                    struct step_outputs *o, struct verdict *v);
+
+/* Sequence s, whose first token is `first`, in one call of each function that attn_multihead_step() stands for.
+ * from_tensors: the pooling reads f32 tensors with what the cache, which has rows and one block a sequence, dequantises to. */
+void step_compose(attn_context *context, const struct step_case *c, const struct step_data *d,
+                  const struct step_layer *l, const struct step_cache *cache, size_t s, size_t first,
+                  int from_tensors, struct step_outputs *o);
 
 /* All tokens by a schedule. */
 void step_case_run(attn_context *context, const struct step_case *c, const struct step_data *d,

@@ -90,44 +90,105 @@ static void make_blocks(const struct cache_shape *shape, struct rng *r, struct c
     free(order);
 }
 
-static struct guard make_memory(attn_tensor *t, int rows_outside) {
-    const struct guard g = guard_alloc(t->size[0] * t->size[1] * t->size[2] * t->size[3] * sizeof(float), 0);
-    *t = attn_tensor_contiguous(g.data, ATTN_F32, t->size[0], t->size[1], t->size[2], t->size[3]);
+static size_t row_bytes(attn_dtype type, size_t columns) {
+    size_t block;
+    const size_t bytes = attn_dtype_size(type, &block);
+    return columns / block * bytes;
+}
+
+/* Canaries are NaN in every type: f32, and in pairs of bytes 0xdead 0x7fc0; a block has one for its scale, or the other,
+ * which is finite in f16: so what rows do not use is made NaN value by value. */
+static void spoil(const struct guard *g, attn_dtype type) {
+    static const uint16_t nan = 0x7fff; /* of f16 and bf16 alike */
+    const size_t step = attn_dtype_size(type, NULL);
+    if (type == ATTN_F32) return;
+    for (size_t i = 0; i + step <= g->bytes; i += step) memcpy(g->data + i, &nan, sizeof nan);
+}
+
+static struct guard make_memory(attn_tensor *t, attn_dtype type, int rows_outside) {
+    const size_t row = row_bytes(type, t->size[3]);
+    const struct guard g = guard_alloc(t->size[0] * t->size[1] * t->size[2] * row, 0);
+    spoil(&g, type);
+    *t = attn_tensor_contiguous(g.data, type, t->size[0], t->size[1], t->size[2], t->size[3]);
     if (rows_outside) {
-        t->stride[1] = (ptrdiff_t)(t->size[3] * sizeof(float));
+        t->stride[1] = (ptrdiff_t)row;
         t->stride[2] = (ptrdiff_t)t->size[1] * t->stride[1];
     }
     return g;
 }
 
-static float *at(const attn_tensor *t, size_t b, size_t h, size_t row) {
-    return (float *)(void *)((char *)t->data + (ptrdiff_t)b * t->stride[0] + (ptrdiff_t)h * t->stride[1] +
-                             (ptrdiff_t)row * t->stride[2]);
+static unsigned char *at(const attn_tensor *t, size_t b, size_t h, size_t row) {
+    return (unsigned char *)t->data + (ptrdiff_t)b * t->stride[0] + (ptrdiff_t)h * t->stride[1] +
+           (ptrdiff_t)row * t->stride[2];
+}
+
+/* ---- Types ------------------------------------------------------------------------------------------------ */
+
+static unsigned char *round_rows(const attn_tensor *t, attn_dtype type) {
+    const size_t heads = t->size[1], rows = t->size[2], columns = t->size[3], row = row_bytes(type, columns);
+    unsigned char *to = malloc(t->size[0] * heads * rows * row + 1);
+    if (!to) abort();
+    for (size_t b = 0; b < t->size[0]; b++)
+        for (size_t h = 0; h < heads; h++)
+            for (size_t i = 0; i < rows; i++) {
+                float *x = (float *)(void *)at(t, b, h, i);
+                unsigned char *y = to + ((b * heads + h) * rows + i) * row;
+                attn_backend_scalar.from_f32(type, x, columns, y);
+                attn_backend_scalar.to_f32(type, y, columns, x);
+            }
+    return to;
+}
+
+int cache_case_round(const struct api_case *c, struct api_data *d, attn_dtype k_type, attn_dtype v_type,
+                     struct cache_rounded *to) {
+    size_t k_block, v_block;
+    attn_dtype_size(k_type, &k_block);
+    attn_dtype_size(v_type, &v_block);
+    if (c->p_k % k_block || c->p_v % v_block) return 0;
+    *to = (struct cache_rounded){k_type, v_type, round_rows(&d->t_k, k_type), round_rows(&d->t_v, v_type)};
+    return 1;
+}
+
+void cache_rounded_free(struct cache_rounded *x) {
+    free(x->k);
+    free(x->v);
+}
+
+/* Row `row` of one of d's tensors as the cache has it. */
+static const unsigned char *source(const attn_tensor *t, const unsigned char *rounded, attn_dtype type,
+                                   size_t b, size_t h, size_t row) {
+    if (!rounded) return at(t, b, h, row);
+    return rounded + ((b * t->size[1] + h) * t->size[2] + row) * row_bytes(type, t->size[3]);
 }
 
 /* Row j of sequence s of the case, all heads, to a block's row. */
-static void put(const struct api_case *c, const struct api_data *d, const struct cache_case *x, size_t s,
-                size_t j, size_t block, size_t row) {
+static void put(const struct api_case *c, const struct api_data *d, const struct cache_rounded *rounded,
+                const struct cache_case *x, size_t s, size_t j, size_t block, size_t row) {
     const size_t b = c->ragged ? 0 : s, from = c->ragged ? d->starts[1][s] + j : j;
+    const attn_dtype k_type = x->kv.k.dtype, v_type = x->kv.v.dtype;
+    const size_t e = attn_dtype_size(k_type, NULL);
     for (size_t h = 0; h < c->n_head_kv; h++) {
-        const float *k = at(&d->t_k, b, h, from);
-        memcpy(at(&x->kv.v, block, h, row), at(&d->t_v, b, h, from), c->p_v * sizeof(float));
+        const unsigned char *k = source(&d->t_k, rounded ? rounded->k : NULL, k_type, b, h, from),
+                            *v = source(&d->t_v, rounded ? rounded->v : NULL, v_type, b, h, from);
+        memcpy(at(&x->kv.v, block, h, row), v, row_bytes(v_type, c->p_v));
         if (x->kv.layout == ATTN_KV_ROWS) {
-            memcpy(at(&x->kv.k, block, h, row), k, c->p_k * sizeof(float));
+            memcpy(at(&x->kv.k, block, h, row), k, row_bytes(k_type, c->p_k));
             continue;
         }
         for (size_t i = 0; i < c->p_k; i++)
-            at(&x->kv.k, block, h, row / PANEL)[i * PANEL + row % PANEL] = k[i];
+            memcpy(at(&x->kv.k, block, h, row / PANEL) + (i * PANEL + row % PANEL) * e, k + i * e, e);
     }
 }
 
-static void fill(const struct api_case *c, const struct api_data *d, const struct cache_case *x) {
+static void fill(const struct api_case *c, const struct api_data *d, const struct cache_rounded *rounded,
+                 const struct cache_case *x) {
     const size_t rows = x->kv.v.size[2], slots = x->kv.blocks_per_sequence;
     for (size_t s = 0; s < api_case_sequences(c); s++) {
         const size_t to = x->sequences[s];
         for (size_t j = x->kv.firsts ? x->firsts[to] : 0; j < x->lengths[to]; j++) {
             const size_t slot = j / rows % slots;
-            put(c, d, x, s, j, x->kv.blocks ? (size_t)x->kv.blocks[to * slots + slot] : to, j % rows);
+            put(c, d, rounded, x, s, j, x->kv.blocks ? (size_t)x->kv.blocks[to * slots + slot] : to,
+                j % rows);
         }
     }
 }
@@ -166,9 +227,10 @@ int cache_case_make(const struct api_case *c, const struct api_data *d, const st
     memcpy(x->kv.v.size, v_size, sizeof v_size);
     if (!make_lengths(c, d, shape, &r, x)) return 0;
     make_blocks(shape, &r, x);
-    x->k = make_memory(&x->kv.k, shape->rows_outside && unit == 1);
-    x->v = make_memory(&x->kv.v, shape->rows_outside);
-    fill(c, d, x);
+    const struct cache_rounded *rounded = shape->rounded;
+    x->k = make_memory(&x->kv.k, rounded ? rounded->k_type : ATTN_F32, shape->rows_outside && unit == 1);
+    x->v = make_memory(&x->kv.v, rounded ? rounded->v_type : ATTN_F32, shape->rows_outside);
+    fill(c, d, rounded, x);
     if (c->documents) make_documents(c, d, x);
     x->data.scoring.kv_starts = NULL;
     x->data.kv = &x->kv;

@@ -7,12 +7,24 @@
 
 #include "support/api_case.h"
 
+/* Keys and values of a case as other types have them, row by row. */
+struct cache_rounded {
+    attn_dtype k_type, v_type;
+    unsigned char *k, *v; /* [batch][head][row], by the scalar backend */
+};
+
+/* Whether the case's columns are whole blocks; then d's keys and values become what the types hold of them. */
+int cache_case_round(const struct api_case *c, struct api_data *d, attn_dtype k_type, attn_dtype v_type,
+                     struct cache_rounded *to);
+void cache_rounded_free(struct cache_rounded *x);
+
 struct cache_shape {
     attn_kv_layout layout;
     size_t block_rows; /* 0: as many as the longest sequence */
     int pages;         /* 0: a block a sequence, without a table */
     int ring; /* only the keys that the rows see, and some before them, in so many blocks as they take */
-    int rows_outside; /* blocks are [row][head][column], where the layout is rows */
+    int rows_outside;                    /* blocks are [row][head][column], where the layout is rows */
+    const struct cache_rounded *rounded; /* the cache's types; NULL: f32. Panels: no blocks of keys */
     uint64_t stream;
 };
 
