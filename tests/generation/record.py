@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what llama.cpp makes of SmolLM2-135M-Instruct: fixture.json, and blocks.gguf of every block type.
+"""Records what llama.cpp makes of SmolLM2-135M-Instruct: fixture.json, and ../gguf/blocks.gguf of every block type.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install numpy gguf llama-cpp-python
     /tmp/venv/bin/python record.py $(scripts/get-smollm2.sh)
@@ -183,7 +183,7 @@ def main():
     if not source.is_file():
         parser.error(f"{source} is not a file; scripts/get-smollm2.sh gets it and prints its name")
 
-    write_blocks(HERE / "blocks.gguf")
+    write_blocks(HERE.parent / "gguf" / "blocks.gguf")
     with tempfile.TemporaryDirectory() as folder:
         f32 = args.keep or f"{folder}/f32.gguf"
         write_f32(source, f32)

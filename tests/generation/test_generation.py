@@ -164,7 +164,7 @@ class Errors(unittest.TestCase):
         with open(MODEL, "rb") as file:
             head = file.read(1 << 16)
         for blob, says in ((b"", "empty"), (b"PK\3\4 and more", "not a GGUF file"), (head, "truncated"),
-                           ((HERE / "blocks.gguf").read_bytes(), "tokenizer")):
+                           ((HERE.parent / "gguf" / "blocks.gguf").read_bytes(), "tokenizer")):
             with self.subTest(says=says), tempfile.NamedTemporaryFile() as file:
                 file.write(blob)
                 file.flush()

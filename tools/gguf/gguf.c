@@ -15,35 +15,6 @@
 #error "the file's numbers are read as they lie: little-endian only"
 #endif
 
-static const unsigned char value_bytes[GGUF_VALUE_TYPES] = {
-    [GGUF_VALUE_U8] = 1,  [GGUF_VALUE_I8] = 1,  [GGUF_VALUE_U16] = 2, [GGUF_VALUE_I16] = 2,
-    [GGUF_VALUE_U32] = 4, [GGUF_VALUE_I32] = 4, [GGUF_VALUE_F32] = 4, [GGUF_VALUE_BOOL] = 1,
-    [GGUF_VALUE_U64] = 8, [GGUF_VALUE_I64] = 8, [GGUF_VALUE_F64] = 8};
-
-/* Elements and bytes of a block of each type that ggml has had a stable layout for. */
-static const struct {
-    const char *name;
-    unsigned short elements, bytes;
-} types[] = {
-    [0] = {"F32", 1, 4},         [1] = {"F16", 1, 2},         [2] = {"Q4_0", 32, 18},
-    [3] = {"Q4_1", 32, 20},      [6] = {"Q5_0", 32, 22},      [7] = {"Q5_1", 32, 24},
-    [8] = {"Q8_0", 32, 34},      [9] = {"Q8_1", 32, 40},      [10] = {"Q2_K", 256, 84},
-    [11] = {"Q3_K", 256, 110},   [12] = {"Q4_K", 256, 144},   [13] = {"Q5_K", 256, 176},
-    [14] = {"Q6_K", 256, 210},   [15] = {"Q8_K", 256, 292},   [16] = {"IQ2_XXS", 256, 66},
-    [17] = {"IQ2_XS", 256, 74},  [18] = {"IQ3_XXS", 256, 98}, [19] = {"IQ1_S", 256, 50},
-    [20] = {"IQ4_NL", 32, 18},   [21] = {"IQ3_S", 256, 110},  [22] = {"IQ2_S", 256, 82},
-    [23] = {"IQ4_XS", 256, 136}, [24] = {"I8", 1, 1},         [25] = {"I16", 1, 2},
-    [26] = {"I32", 1, 4},        [27] = {"I64", 1, 8},        [28] = {"F64", 1, 8},
-    [29] = {"IQ1_M", 256, 56},   [30] = {"BF16", 1, 2},       [34] = {"TQ1_0", 256, 54},
-    [35] = {"TQ2_0", 256, 66},   [39] = {"MXFP4", 32, 17},
-};
-
-enum { N_TYPES = sizeof types / sizeof *types };
-
-static int known_type(uint32_t type) { return type < N_TYPES && types[type].name; }
-
-const char *gguf_type_name(uint32_t type) { return known_type(type) ? types[type].name : "?"; }
-
 /* Where the parser stands. Once something failed, error is set and every take_*() gives 0. */
 struct reader {
     struct gguf *gguf;
@@ -128,12 +99,13 @@ static void take_array(struct reader *r, struct gguf_value *value) {
         for (size_t i = 0; i < value->count && !r->failed; i++) {
             take_text(r);
         }
-    } else if (value->element < GGUF_VALUE_TYPES && value->element != GGUF_VALUE_ARRAY) {
-        size_t element = value_bytes[value->element];
+    } else if (gguf_value_bytes(value->element)) {
+        size_t element = gguf_value_bytes(value->element);
 
         take(r, value->count > SIZE_MAX / element ? SIZE_MAX : value->count * element);
     } else {
-        fail(r, "metadata %.*s: arrays of type %u are not supported", NAME(value->key), value->element);
+        fail(r, "metadata %.*s: arrays of type %u are not supported; the file is damaged or unusual",
+             NAME(value->key), value->element);
     }
 }
 
@@ -146,8 +118,8 @@ static void take_value(struct reader *r, struct gguf_value *value) {
         take_text(r);
     } else if (value->type == GGUF_VALUE_ARRAY) {
         take_array(r, value);
-    } else if (value->type < GGUF_VALUE_TYPES) {
-        take(r, value_bytes[value->type]);
+    } else if (gguf_value_bytes(value->type)) {
+        take(r, gguf_value_bytes(value->type));
     } else {
         fail(r, "metadata %.*s has type %u, which GGUF 3 does not have; the file is damaged or newer",
              NAME(value->key), value->type);
@@ -185,20 +157,20 @@ static size_t take_tensor(struct reader *r, struct gguf_tensor *tensor) {
 
 static int check_tensor(struct reader *r, struct gguf_tensor *tensor, size_t offset, size_t base,
                         size_t alignment) {
-    size_t bytes;
+    size_t bytes, block, block_bytes = gguf_type_bytes(tensor->type, &block);
 
-    if (!known_type(tensor->type)) {
+    if (!block_bytes) {
         return fail(
             r, "tensor %.*s has type %u, which this reader does not know; use a file of another quantisation",
             NAME(tensor->name), tensor->type);
     }
-    if (tensor->size[0] % types[tensor->type].elements != 0) {
+    if (tensor->size[0] % block != 0) {
         return fail(r, "tensor %.*s: rows of %zu elements are not whole blocks of %s; the file is damaged",
-                    NAME(tensor->name), tensor->size[0], types[tensor->type].name);
+                    NAME(tensor->name), tensor->size[0], gguf_type_name(tensor->type));
     }
-    tensor->row_bytes = tensor->size[0] / types[tensor->type].elements;
+    tensor->row_bytes = tensor->size[0] / block;
     bytes = tensor->rows;
-    if (!multiply(&tensor->row_bytes, types[tensor->type].bytes) || !multiply(&bytes, tensor->row_bytes)) {
+    if (!multiply(&tensor->row_bytes, block_bytes) || !multiply(&bytes, tensor->row_bytes)) {
         return fail(r, "tensor %.*s: absurdly large sizes; the file is damaged", NAME(tensor->name));
     }
     if (offset % alignment != 0) {
@@ -211,6 +183,29 @@ static int check_tensor(struct reader *r, struct gguf_tensor *tensor, size_t off
     }
     tensor->data = r->gguf->map + base + offset;
     return 1;
+}
+
+/* Where the tensors' bytes lie: in which order they do, and that no two share any. */
+static int compare_data(const void *a, const void *b) {
+    const struct gguf_tensor *x = a, *y = b;
+    uintptr_t p = (uintptr_t)x->data, q = (uintptr_t)y->data;
+    size_t n = x->rows * x->row_bytes, m = y->rows * y->row_bytes;
+
+    return p != q ? (p > q) - (p < q) : (n > m) - (n < m); /* empty ones first */
+}
+
+static void check_overlap(struct reader *r) {
+    struct gguf_tensor *tensors = r->gguf->tensors;
+
+    qsort(tensors, r->gguf->n_tensors, sizeof *tensors, compare_data);
+    for (size_t i = 1; i < r->gguf->n_tensors; i++) {
+        const struct gguf_tensor *last = &tensors[i - 1];
+
+        if ((uintptr_t)tensors[i].data - (uintptr_t)last->data < last->rows * last->row_bytes) {
+            fail(r, "tensors %.*s and %.*s overlap; the file is damaged", NAME(last->name),
+                 NAME(tensors[i].name));
+        }
+    }
 }
 
 static int compare_texts(struct gguf_text a, struct gguf_text b) {
@@ -305,6 +300,9 @@ static int read_tensors(struct reader *r, size_t alignment) {
         check_tensor(r, &gguf->tensors[i], offsets[i], base, alignment);
     }
     free(offsets);
+    if (!r->failed) {
+        check_overlap(r);
+    }
     return !r->failed && sort_names(r, gguf->tensors, gguf->n_tensors, sizeof *gguf->tensors, "tensors");
 }
 
@@ -313,7 +311,7 @@ static int read_header(struct reader *r) {
     uint32_t version;
 
     if (r->gguf->bytes < 4 || memcmp(r->gguf->map, "GGUF", 4) != 0) {
-        return fail(r, "not a GGUF file: it does not start with 'GGUF'");
+        return fail(r, "not a GGUF file: it does not start with 'GGUF'; give another, or get it again");
     }
     r->at = 4;
     version = take_u32(r);

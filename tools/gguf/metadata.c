@@ -4,31 +4,31 @@
 #include "gguf.h"
 
 /* An integer of any width as its value and its sign; 0 for other types. */
-static int take_integer(const struct gguf_value *value, uint64_t *magnitude, int *negative) {
+static int take_integer(uint32_t type, const unsigned char *data, uint64_t *magnitude, int *negative) {
     uint64_t u = 0;
     int64_t i = 0;
 
-    switch (value->type) {
-    case GGUF_VALUE_U8: u = *value->data; break;
-    case GGUF_VALUE_U16: memcpy(&u, value->data, 2); break; /* little-endian: the low bytes */
-    case GGUF_VALUE_U32: memcpy(&u, value->data, 4); break;
-    case GGUF_VALUE_U64: memcpy(&u, value->data, 8); break;
-    case GGUF_VALUE_I8: i = (signed char)*value->data; break;
+    switch (type) {
+    case GGUF_VALUE_U8: u = *data; break;
+    case GGUF_VALUE_U16: memcpy(&u, data, 2); break; /* little-endian: the low bytes */
+    case GGUF_VALUE_U32: memcpy(&u, data, 4); break;
+    case GGUF_VALUE_U64: memcpy(&u, data, 8); break;
+    case GGUF_VALUE_I8: i = (signed char)*data; break;
     case GGUF_VALUE_I16: {
         int16_t narrow;
 
-        memcpy(&narrow, value->data, sizeof narrow);
+        memcpy(&narrow, data, sizeof narrow);
         i = narrow;
         break;
     }
     case GGUF_VALUE_I32: {
         int32_t narrow;
 
-        memcpy(&narrow, value->data, sizeof narrow);
+        memcpy(&narrow, data, sizeof narrow);
         i = narrow;
         break;
     }
-    case GGUF_VALUE_I64: memcpy(&i, value->data, sizeof i); break;
+    case GGUF_VALUE_I64: memcpy(&i, data, sizeof i); break;
     default: return 0;
     }
     *negative = i < 0;
@@ -36,16 +36,31 @@ static int take_integer(const struct gguf_value *value, uint64_t *magnitude, int
     return 1;
 }
 
-int gguf_count(const struct gguf *gguf, const char *key, size_t *count) {
-    const struct gguf_value *value = gguf_value(gguf, key);
+static int take_count(uint32_t type, const unsigned char *data, size_t *count) {
     uint64_t magnitude;
     int negative;
 
-    if (!value || !take_integer(value, &magnitude, &negative) || negative || magnitude > SIZE_MAX) {
+    if (!take_integer(type, data, &magnitude, &negative) || negative || magnitude > SIZE_MAX) {
         return 0;
     }
     *count = (size_t)magnitude;
     return 1;
+}
+
+int gguf_count(const struct gguf *gguf, const char *key, size_t *count) {
+    const struct gguf_value *value = gguf_value(gguf, key);
+
+    return value && take_count(value->type, value->data, count);
+}
+
+int gguf_count_at(const struct gguf *gguf, const char *key, size_t i, size_t *count) {
+    const struct gguf_value *value = gguf_value(gguf, key);
+
+    if (!value || value->type != GGUF_VALUE_ARRAY) {
+        return gguf_count(gguf, key, count);
+    }
+    return i < value->count && value->element != GGUF_VALUE_STRING &&
+           take_count(value->element, value->data + i * gguf_value_bytes(value->element), count);
 }
 
 int gguf_number(const struct gguf *gguf, const char *key, double *number) {
@@ -62,7 +77,7 @@ int gguf_number(const struct gguf *gguf, const char *key, double *number) {
         *number = (double)narrow;
     } else if (value->type == GGUF_VALUE_F64) {
         memcpy(number, value->data, sizeof *number);
-    } else if (take_integer(value, &magnitude, &negative)) {
+    } else if (take_integer(value->type, value->data, &magnitude, &negative)) {
         *number = negative ? -(double)magnitude : (double)magnitude;
     } else {
         return 0;

@@ -212,6 +212,10 @@ static const struct lie {
     {"not aligned", {{OFFSET, 16}}},
     {"ends behind", {{OFFSET, UINT64_MAX - 31}}},
     {"ends behind", {{OFFSET, 256}}},
+    {"a and b overlap", {{SIZE_1, 1}, {OFFSET, 224}}},
+    {"b and a overlap", {{SIZE_0, 16}, {SIZE_1, 1}, {OFFSET, 288}}},
+    {NULL, {{SIZE_1, 0}, {OFFSET, 256}}},
+    {NULL, {{SIZE_1, 1}, {OFFSET, 128}}},
     {"two tensors are called a", {{SECOND_NAME, 'a'}}},
     {"tensor ? has type 99", {{SECOND_NAME, '\033'}, {SECOND_TYPE, 99}}},
 };

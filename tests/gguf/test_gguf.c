@@ -63,6 +63,11 @@ START_TEST(test_metadata) {
     ck_assert(gguf_count(&gguf, "test.count", &count) && count == 7);
     ck_assert(!gguf_count(&gguf, "test.negative", &count) && !gguf_count(&gguf, "test.number", &count));
     ck_assert(!gguf_count(&gguf, "test.texts", &count) && !gguf_count(&gguf, "test", &count));
+    ck_assert(gguf_count_at(&gguf, "test.count", 5, &count) && count == 7);
+    ck_assert(gguf_count_at(&gguf, "test.integers", 2, &count) && count == 3);
+    ck_assert(!gguf_count_at(&gguf, "test.integers", 3, &count) &&
+              !gguf_count_at(&gguf, "test.texts", 0, &count));
+    ck_assert(!gguf_count_at(&gguf, "test.negative", 0, &count) && !gguf_count_at(&gguf, "test", 0, &count));
     ck_assert(gguf_number(&gguf, "test.negative", &number) && number == -3);
     ck_assert(gguf_number(&gguf, "test.number", &number) && number == 0.1);
     ck_assert(gguf_number(&gguf, "test.count", &number) && number == 7);

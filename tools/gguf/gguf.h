@@ -11,6 +11,7 @@
 #ifndef GGUF_H
 #define GGUF_H
 
+#include <attn/attn.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -93,9 +94,20 @@ const struct gguf_value *gguf_value(const struct gguf *gguf, const char *key);
 /* The type's name, "Q4_K"; "?" for a number that the format does not have. */
 const char *gguf_type_name(uint32_t type);
 
+/* Bytes of a block of *block elements; 0 for a number that the format does not have. */
+size_t gguf_type_bytes(uint32_t type, size_t *block);
+
+/* The library's name for the type, whose blocks are the same bytes; 0 where it has none. */
+int gguf_attn_type(uint32_t type, attn_dtype *dtype);
+
+/* Bytes of a metadata value, an enum gguf_value_type; 0 for texts and arrays and what the format does not have. */
+size_t gguf_value_bytes(uint32_t type);
+
 /* Metadata as one kind of value; 0 where the key is missing or holds another kind. */
 int gguf_count(const struct gguf *gguf, const char *key,
                size_t *count); /* any integer that is not negative */
+int gguf_count_at(const struct gguf *gguf, const char *key, size_t i,
+                  size_t *count); /* element i of an array, or the one number for all i */
 int gguf_number(const struct gguf *gguf, const char *key,
                 double *number); /* any integer or floating-point type */
 int gguf_text(const struct gguf *gguf, const char *key, struct gguf_text *text);
