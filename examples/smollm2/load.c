@@ -95,12 +95,10 @@ __attribute__((format(printf, 4, 5))) static const struct gguf_tensor *find_tens
     return tensor;
 }
 
-static float *load_floats(const struct gguf_tensor *tensor) {
+static float *load_floats(const struct model *m, const struct gguf_tensor *tensor) {
     float *floats = get_array(tensor->rows * tensor->size[0], sizeof *floats);
 
-    for (size_t row = 0; row < tensor->rows; row++) {
-        gguf_floats(tensor, row, floats + row * tensor->size[0]);
-    }
+    check(m, gguf_floats(m->context, tensor, 0, tensor->rows, floats), "gguf_floats");
     return floats;
 }
 
@@ -112,8 +110,9 @@ static const attn_packed *pack(const struct model *m, const struct gguf_tensor *
     attn_tensor w = attn_tensor_contiguous(floats, ATTN_F32, 1, 1, rows, columns);
     const attn_packed *packed;
 
-    for (size_t row = 0; row < rows; row++) {
-        gguf_floats(row < a->rows ? a : b, row < a->rows ? row : row - a->rows, floats + row * columns);
+    check(m, gguf_floats(m->context, a, 0, a->rows, floats), "gguf_floats");
+    if (b) {
+        check(m, gguf_floats(m->context, b, 0, b->rows, floats + a->rows * columns), "gguf_floats");
     }
     check(m, attn_pack_linear_bytes(m->context, &w, &bytes), "attn_pack_linear_bytes");
     check(m, attn_pack_linear(m->context, &w, NULL, get_array(bytes, 1), bytes, &packed), "attn_pack_linear");
@@ -125,12 +124,12 @@ static void load_layer(struct model *m, const struct gguf *gguf, size_t i) {
     struct layer *layer = &m->layers[i];
     size_t q = m->n_head * m->d_head, kv = m->n_head_kv * m->d_head;
 
-    layer->attention_norm = load_floats(find_tensor(gguf, 1, m->d_model, "blk.%zu.attn_norm.weight", i));
+    layer->attention_norm = load_floats(m, find_tensor(gguf, 1, m->d_model, "blk.%zu.attn_norm.weight", i));
     layer->w_q = pack(m, find_tensor(gguf, q, m->d_model, "blk.%zu.attn_q.weight", i), NULL);
     layer->w_k = pack(m, find_tensor(gguf, kv, m->d_model, "blk.%zu.attn_k.weight", i), NULL);
     layer->w_v = pack(m, find_tensor(gguf, kv, m->d_model, "blk.%zu.attn_v.weight", i), NULL);
     layer->w_o = pack(m, find_tensor(gguf, m->d_model, q, "blk.%zu.attn_output.weight", i), NULL);
-    layer->mlp_norm = load_floats(find_tensor(gguf, 1, m->d_model, "blk.%zu.ffn_norm.weight", i));
+    layer->mlp_norm = load_floats(m, find_tensor(gguf, 1, m->d_model, "blk.%zu.ffn_norm.weight", i));
     layer->w_gate_up = pack(m, find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_gate.weight", i),
                             find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_up.weight", i));
     layer->w_down = pack(m, find_tensor(gguf, m->d_model, m->d_mlp, "blk.%zu.ffn_down.weight", i), NULL);
@@ -148,7 +147,7 @@ void model_load(struct model *m, const struct gguf *gguf, attn_context *context,
     for (size_t i = 0; i < m->n_layer; i++) {
         load_layer(m, gguf, i);
     }
-    m->output_norm = load_floats(find_tensor(gguf, 1, m->d_model, "output_norm.weight"));
+    m->output_norm = load_floats(m, find_tensor(gguf, 1, m->d_model, "output_norm.weight"));
     m->w_output =
         pack(m,
              gguf_tensor(gguf, "output.weight") ? find_tensor(gguf, m->n_token, m->d_model, "output.weight")

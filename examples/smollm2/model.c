@@ -69,7 +69,7 @@ static void run_mlp(struct model *m, const struct layer *layer, float *x, size_t
 
 static void run_chunk(struct model *m, const uint32_t *ids, size_t n) {
     for (size_t row = 0; row < n; row++) {
-        gguf_floats(m->embedding, ids[row], m->x + row * m->d_model);
+        check(m, gguf_floats(m->context, m->embedding, ids[row], 1, m->x + row * m->d_model), "gguf_floats");
     }
     for (size_t i = 0; i < m->n_layer; i++) {
         struct layer *layer = &m->layers[i];

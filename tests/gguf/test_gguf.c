@@ -12,6 +12,15 @@
 
 static const char *blocks_path;
 
+attn_context *get_context(void) {
+    static attn_context *context;
+
+    if (!context) {
+        ck_assert_int_eq(attn_context_create(NULL, &context), ATTN_OK);
+    }
+    return context;
+}
+
 static void open_blocks(struct gguf *gguf) {
     char error[512];
 
@@ -39,8 +48,8 @@ START_TEST(test_floats) {
         ck_assert_uint_le(tensor->size[0], 1024);
         ck_assert_int_eq(strncmp(gguf_type_name(tensor->type), name, tensor->name.bytes), 0);
         for (size_t row = 0; row < tensor->rows; row++) {
-            gguf_floats(tensor, row, got);
-            gguf_floats(floats, row, want);
+            ck_assert_int_eq(gguf_floats(get_context(), tensor, row, 1, got), ATTN_OK);
+            ck_assert_int_eq(gguf_floats(get_context(), floats, row, 1, want), ATTN_OK);
             ck_assert_msg(memcmp(got, want, tensor->size[0] * sizeof *got) == 0, "%s, row %zu", name, row);
         }
         compared++;

@@ -1,80 +1,26 @@
 /*
- * Elements of tensors as floats. A block type stores its blocks one after the other; the order of the
- * products and sums is that of ggml's reference, so that the floats are the same to the bit.
+ * Elements of tensors as floats: by attn_convert(), but for the three types that the library does not have. Those are
+ * converted here in the order of ggml's reference; their products are exact, so that only a sum rounds.
  */
 #include <string.h>
 
 #include "gguf.h"
 
-enum { SMALL = 32, LARGE = 256 }; /* elements of a block of the plain and of the K types */
-
-static float from_bits(uint32_t bits) {
-    float value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static uint32_t half_at(const unsigned char *at) { return (uint32_t)at[0] | (uint32_t)at[1] << 8; }
+enum { SMALL = 32, LARGE = 256 }; /* elements of a block of the plain and of the K type */
 
 /* IEEE binary16, exactly. A subnormal is its fraction times 2^-24. */
 static float f16_at(const unsigned char *at) {
-    uint32_t half = half_at(at), sign = (half & 0x8000) << 16, exponent = half >> 10 & 31,
-             fraction = half & 0x3ff;
+    uint32_t half = (uint32_t)at[0] | (uint32_t)at[1] << 8, sign = (half & 0x8000) << 16;
+    uint32_t exponent = half >> 10 & 31, fraction = half & 0x3ff, bits;
+    float value;
 
     if (exponent == 0) {
-        float magnitude = (float)fraction * 0x1p-24f;
-
-        return sign ? -magnitude : magnitude;
+        value = (float)fraction * 0x1p-24f;
+        return sign ? -value : value;
     }
-    return from_bits(sign | (exponent == 31 ? 0x7f800000 : (exponent + 112) << 23) | fraction << 13);
-}
-
-static void f32_row(const unsigned char *from, size_t n, float *to) { memcpy(to, from, n * sizeof *to); }
-
-static void f16_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i++) {
-        to[i] = f16_at(from + 2 * i);
-    }
-}
-
-static void bf16_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i++) {
-        to[i] = from_bits(half_at(from + 2 * i) << 16);
-    }
-}
-
-static void q8_0_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i += SMALL, from += 34) {
-        float d = f16_at(from);
-
-        for (size_t j = 0; j < SMALL; j++) {
-            to[i + j] = (float)(signed char)from[2 + j] * d;
-        }
-    }
-}
-
-/* Low and high nibbles are the first and the second half of the block. */
-static void q4_0_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i += SMALL, from += 18) {
-        float d = f16_at(from);
-
-        for (size_t j = 0; j < SMALL / 2; j++) {
-            to[i + j] = (float)((from[2 + j] & 15) - 8) * d;
-            to[i + j + SMALL / 2] = (float)((from[2 + j] >> 4) - 8) * d;
-        }
-    }
-}
-
-static void q4_1_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i += SMALL, from += 20) {
-        float d = f16_at(from), least = f16_at(from + 2);
-
-        for (size_t j = 0; j < SMALL / 2; j++) {
-            to[i + j] = (float)(from[4 + j] & 15) * d + least;
-            to[i + j + SMALL / 2] = (float)(from[4 + j] >> 4) * d + least;
-        }
-    }
+    bits = sign | (exponent == 31 ? 0x7f800000 : (exponent + 112) << 23) | fraction << 13;
+    memcpy(&value, &bits, sizeof value);
+    return value;
 }
 
 /* Element j of a q5 block: a nibble, and bit j of a 32-bit word as its fifth bit. */
@@ -105,9 +51,9 @@ static void q5_1_row(const unsigned char *from, size_t n, float *to) {
 }
 
 /*
- * Scale and minimum of sub-block s (of 8) of a q4_K or q5_K block: 6 bits each in 12 bytes. Bytes 0-3 and
- * 4-7 hold those of sub-blocks 0-3 in their low 6 bits and the 2 high bits of sub-blocks 4-7 above; bytes
- * 8-11 the low nibbles of sub-blocks 4-7, scale below minimum.
+ * Scale and minimum of sub-block s (of 8) of a q5_K block: 6 bits each in 12 bytes. Bytes 0-3 and 4-7 hold
+ * those of sub-blocks 0-3 in their low 6 bits and the 2 high bits of sub-blocks 4-7 above; bytes 8-11 the low
+ * nibbles of sub-blocks 4-7, scale below minimum.
  */
 static void k_scale(const unsigned char *p, size_t s, int *scale, int *least) {
     if (s < 4) {
@@ -119,71 +65,64 @@ static void k_scale(const unsigned char *p, size_t s, int *scale, int *least) {
     }
 }
 
-/* q4_K: d, dmin, 12 bytes of scales, 128 of nibbles; q5_K: 32 bytes of fifth bits before the nibbles.
- * Sub-blocks 2g and 2g + 1 are the low and high nibbles of the same 32 bytes; their fifth bits are bits 2g
- * and 2g + 1. */
-static void k_block(const unsigned char *from, const unsigned char *high, const unsigned char *nibbles,
-                    float *to) {
-    float d = f16_at(from), d_least = f16_at(from + 2);
-
-    for (size_t s = 0; s < 8; s++) {
-        int scale, least;
-        float step, base;
-
-        k_scale(from + 4, s, &scale, &least);
-        step = d * (float)scale;
-        base = d_least * (float)least;
-        for (size_t j = 0; j < 32; j++) {
-            int q = nibbles[s / 2 * 32 + j] >> s % 2 * 4 & 15;
-
-            if (high) {
-                q |= (high[j] >> s & 1) << 4;
-            }
-            to[s * 32 + j] = step * (float)q - base;
-        }
-    }
-}
-
-static void q4_k_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i += LARGE, from += 144) {
-        k_block(from, NULL, from + 16, to + i);
-    }
-}
-
+/* d, dmin, 12 bytes of scales, 32 of fifth bits, 128 of nibbles. Sub-blocks 2g and 2g + 1 are the low and high nibbles
+ * of the same 32 bytes; their fifth bits are bits 2g and 2g + 1. */
 static void q5_k_row(const unsigned char *from, size_t n, float *to) {
     for (size_t i = 0; i < n; i += LARGE, from += 176) {
-        k_block(from, from + 16, from + 48, to + i);
-    }
-}
+        float d = f16_at(from), d_least = f16_at(from + 2);
 
-/* q6_K: 128 bytes of low nibbles, 64 of high pairs of bits, 16 scales of 16 elements each, d. In each half
- * of 128 elements, group g (of 4) of 32 has its nibbles in the first (g 0, 2) or second (1, 3) 32 bytes, low
- * ones for g 0 and 1; its pairs are bits 2g and 2g + 1 of the half's 32 bytes. */
-static void q6_k_row(const unsigned char *from, size_t n, float *to) {
-    for (size_t i = 0; i < n; i += LARGE, from += 210) {
-        const signed char *scales = (const signed char *)from + 192;
-        float d = f16_at(from + 208);
+        for (size_t s = 0; s < 8; s++) {
+            int scale, least;
+            float step, base;
 
-        for (size_t e = 0; e < LARGE; e++) {
-            size_t half = e / 128, group = e / 32 % 4, j = e % 32;
-            int low = from[half * 64 + group % 2 * 32 + j] >> group / 2 * 4 & 15;
-            int high = from[128 + half * 32 + j] >> 2 * group & 3;
+            k_scale(from + 4, s, &scale, &least);
+            step = d * (float)scale;
+            base = d_least * (float)least;
+            for (size_t j = 0; j < 32; j++) {
+                int q = (from[48 + s / 2 * 32 + j] >> s % 2 * 4 & 15) | (from[16 + j] >> s & 1) << 4;
 
-            to[i + e] = d * (float)scales[e / 16] * (float)((low | high << 4) - 32);
+                to[i + s * 32 + j] = step * (float)q - base;
+            }
         }
     }
 }
 
 typedef void row_fn(const unsigned char *from, size_t n, float *to);
 
-static row_fn *const rows[] = {
-    [GGUF_F32] = f32_row,   [GGUF_F16] = f16_row,   [GGUF_Q4_0] = q4_0_row, [GGUF_Q4_1] = q4_1_row,
-    [GGUF_Q5_0] = q5_0_row, [GGUF_Q5_1] = q5_1_row, [GGUF_Q8_0] = q8_0_row, [GGUF_Q4_K] = q4_k_row,
-    [GGUF_Q5_K] = q5_k_row, [GGUF_Q6_K] = q6_k_row, [GGUF_BF16] = bf16_row,
-};
+static row_fn *own_row(uint32_t type) {
+    return type == GGUF_Q5_0 ? q5_0_row : type == GGUF_Q5_1 ? q5_1_row : type == GGUF_Q5_K ? q5_k_row : NULL;
+}
 
-int gguf_has_floats(uint32_t type) { return type < sizeof rows / sizeof *rows && rows[type]; }
+int gguf_has_floats(uint32_t type) {
+    attn_dtype dtype;
 
-void gguf_floats(const struct gguf_tensor *tensor, size_t row, float *to) {
-    rows[tensor->type]((const unsigned char *)tensor->data + row * tensor->row_bytes, tensor->size[0], to);
+    return own_row(type) || gguf_attn_type(type, &dtype);
+}
+
+int gguf_view(const struct gguf_tensor *tensor, size_t row, size_t n, attn_tensor *view) {
+    unsigned char *data = (unsigned char *)(uintptr_t)tensor->data + row * tensor->row_bytes;
+    attn_dtype dtype;
+
+    if (!gguf_attn_type(tensor->type, &dtype)) {
+        return 0;
+    }
+    *view = attn_tensor_contiguous(data, dtype, 1, 1, n, tensor->size[0]);
+    return 1;
+}
+
+attn_status gguf_floats(attn_context *context, const struct gguf_tensor *tensor, size_t row, size_t n,
+                        float *to) {
+    attn_tensor from, floats = attn_tensor_contiguous(to, ATTN_F32, 1, 1, n, tensor->size[0]);
+
+    if (n == 0 || tensor->size[0] == 0) {
+        return ATTN_OK;
+    }
+    if (gguf_view(tensor, row, n, &from)) {
+        return attn_convert(context, &from, &floats);
+    }
+    for (size_t i = 0; i < n; i++) {
+        own_row(tensor->type)((const unsigned char *)tensor->data + (row + i) * tensor->row_bytes,
+                              tensor->size[0], to + i * tensor->size[0]);
+    }
+    return ATTN_OK;
 }

@@ -104,7 +104,7 @@ static void take_array(struct reader *r, struct gguf_value *value) {
 
         take(r, value->count > SIZE_MAX / element ? SIZE_MAX : value->count * element);
     } else {
-        fail(r, "metadata %.*s: arrays of type %u are not supported; the file is damaged or unusual",
+        fail(r, "metadata %.*s: arrays of type %u are not supported; the file is damaged: get it again",
              NAME(value->key), value->element);
     }
 }
@@ -121,7 +121,9 @@ static void take_value(struct reader *r, struct gguf_value *value) {
     } else if (gguf_value_bytes(value->type)) {
         take(r, gguf_value_bytes(value->type));
     } else {
-        fail(r, "metadata %.*s has type %u, which GGUF 3 does not have; the file is damaged or newer",
+        fail(r,
+             "metadata %.*s has type %u, which GGUF 3 does not have; the file is damaged or newer: get it "
+             "again",
              NAME(value->key), value->type);
     }
 }
@@ -140,15 +142,16 @@ static size_t take_tensor(struct reader *r, struct gguf_tensor *tensor) {
     tensor->name = take_text(r);
     tensor->rank = take_u32(r);
     if (tensor->rank > GGUF_RANK_MAX) {
-        fail(r, "tensor %.*s has %u dimensions, more than %d; the file is damaged", NAME(tensor->name),
-             tensor->rank, GGUF_RANK_MAX);
+        fail(r, "tensor %.*s has %u dimensions, more than %d; the file is damaged: get it again",
+             NAME(tensor->name), tensor->rank, GGUF_RANK_MAX);
         return 0;
     }
     tensor->rows = 1;
     for (uint32_t i = 0; i < GGUF_RANK_MAX; i++) {
         tensor->size[i] = i < tensor->rank ? take_size(r) : 1;
         if (i && !multiply(&tensor->rows, tensor->size[i])) {
-            fail(r, "tensor %.*s: absurdly large sizes; the file is damaged", NAME(tensor->name));
+            fail(r, "tensor %.*s: absurdly large sizes; the file is damaged: get it again",
+                 NAME(tensor->name));
         }
     }
     tensor->type = take_u32(r);
@@ -165,17 +168,20 @@ static int check_tensor(struct reader *r, struct gguf_tensor *tensor, size_t off
             NAME(tensor->name), tensor->type);
     }
     if (tensor->size[0] % block != 0) {
-        return fail(r, "tensor %.*s: rows of %zu elements are not whole blocks of %s; the file is damaged",
-                    NAME(tensor->name), tensor->size[0], gguf_type_name(tensor->type));
+        return fail(
+            r,
+            "tensor %.*s: rows of %zu elements are not whole blocks of %s; the file is damaged: get it again",
+            NAME(tensor->name), tensor->size[0], gguf_type_name(tensor->type));
     }
     tensor->row_bytes = tensor->size[0] / block;
     bytes = tensor->rows;
     if (!multiply(&tensor->row_bytes, block_bytes) || !multiply(&bytes, tensor->row_bytes)) {
-        return fail(r, "tensor %.*s: absurdly large sizes; the file is damaged", NAME(tensor->name));
+        return fail(r, "tensor %.*s: absurdly large sizes; the file is damaged: get it again",
+                    NAME(tensor->name));
     }
     if (offset % alignment != 0) {
-        return fail(r, "tensor %.*s is not aligned to %zu bytes; the file is damaged", NAME(tensor->name),
-                    alignment);
+        return fail(r, "tensor %.*s is not aligned to %zu bytes; the file is damaged: get it again",
+                    NAME(tensor->name), alignment);
     }
     if (offset > r->gguf->bytes - base || bytes > r->gguf->bytes - base - offset) {
         return fail(r, "tensor %.*s ends behind the end of the file: it is truncated; get it again",
@@ -202,7 +208,7 @@ static void check_overlap(struct reader *r) {
         const struct gguf_tensor *last = &tensors[i - 1];
 
         if ((uintptr_t)tensors[i].data - (uintptr_t)last->data < last->rows * last->row_bytes) {
-            fail(r, "tensors %.*s and %.*s overlap; the file is damaged", NAME(last->name),
+            fail(r, "tensors %.*s and %.*s overlap; the file is damaged: get it again", NAME(last->name),
                  NAME(tensors[i].name));
         }
     }
@@ -242,7 +248,7 @@ static int sort_names(struct reader *r, void *list, size_t n, size_t bytes, cons
         const struct gguf_text *name = (const void *)((char *)list + i * bytes);
 
         if (compare_names((char *)list + (i - 1) * bytes, name) == 0) {
-            return fail(r, "two %s are called %.*s; the file is damaged", what, NAME(*name));
+            return fail(r, "two %s are called %.*s; the file is damaged: get it again", what, NAME(*name));
         }
     }
     return 1;
@@ -253,7 +259,8 @@ static void *allocate(struct reader *r, size_t n, size_t least, size_t bytes) {
     void *list;
 
     if (r->failed || n > (r->gguf->bytes - r->at) / least) {
-        fail(r, "the header counts more entries than the file has room for; it is truncated or damaged");
+        fail(r, "the header counts more entries than the file has room for; it is truncated or damaged: get "
+                "it again");
         return NULL;
     }
     list = calloc(n + 1, bytes);
@@ -277,7 +284,9 @@ static int read_values(struct reader *r, size_t *alignment) {
     if (gguf_value(gguf, "general.alignment") &&
         (!gguf_count(gguf, "general.alignment", alignment) || *alignment < 8 || *alignment > 1 << 20 ||
          (*alignment & (*alignment - 1)) != 0)) {
-        return fail(r, "general.alignment is not a power of two from 8 to 1048576; the file is damaged");
+        return fail(
+            r,
+            "general.alignment is not a power of two from 8 to 1048576; the file is damaged: get it again");
     }
     return 1;
 }

@@ -123,8 +123,13 @@ uint32_t gguf_integer(const struct gguf_value *value, size_t i);
 /* 1 when gguf_floats() takes the type. */
 int gguf_has_floats(uint32_t type);
 
-/* Row `row` of the tensor as size[0] floats: exact for F32, F16 and BF16, for block types the products and
- * sums of ggml's reference, rounded as there. Must not be called for a type without floats. */
-void gguf_floats(const struct gguf_tensor *tensor, size_t row, float *to);
+/* Rows [row, row + n) as the library's tensor [1, 1, n, size[0]], which lies in the mapping and must not be written to;
+ * 0 where the library does not have the type. */
+int gguf_view(const struct gguf_tensor *tensor, size_t row, size_t n, attn_tensor *view);
+
+/* Rows [row, row + n) of the tensor as floats, one after the other: the values of ggml's reference, to the bit. The
+ * status is attn_convert()'s. Must not be called for a type without floats. */
+ATTN_NODISCARD attn_status gguf_floats(attn_context *context, const struct gguf_tensor *tensor, size_t row,
+                                       size_t n, float *to);
 
 #endif
