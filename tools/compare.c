@@ -185,7 +185,7 @@ int compare_expect(const struct result *r, const struct model *m, const struct j
     }
     expected = npy_doubles(&array);
     /* What the file's own type rounded away; our oracle's bound covers double's. */
-    rounded = array.dtype == DTYPE_F64 ? 0 : array.dtype == DTYPE_F32 ? 0x1p-24 : 0x1p-11;
+    rounded = array.dtype == DTYPE_F64 ? 0 : array.dtype == ATTN_F32 ? 0x1p-24 : 0x1p-11;
     progress_begin("expect: head", p.multihead ? 0 : p.n_parts);
     for (size_t i = 0; i < p.n_parts; i++) {
         progress_step(i);

@@ -1,68 +1,72 @@
-/* Exact conversions; the hosts of this library are little-endian, like the files. */
+/* Conversions are the library's but for f64, which it does not have. */
 #include "dtype.h"
 
-#include <math.h>
-#include <stdint.h>
 #include <string.h>
 
-size_t dtype_bytes(enum dtype dtype) {
-    static const size_t bytes[] = {2, 2, 4, 8, 0};
+#include "tool.h"
 
-    return bytes[dtype];
-}
+attn_context *dtype_context(void) {
+    static attn_context *context;
+    char error[512] = "";
+    attn_options options = {
+        .size = sizeof options, .n_threads = 1, .error = error, .error_bytes = sizeof error};
 
-static float half_to_float(uint16_t h) {
-    uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, fraction = h & 0x3ff, bits;
-    float value;
-
-    if (exponent == 0) { /* zero or subnormal: fraction * 2^-24, exact in float */
-        value = ldexpf((float)fraction, -24);
-        return sign ? -value : value;
+    if (!context && attn_context_create(&options, &context) != ATTN_OK) {
+        die("attn_context_create: %s", error);
     }
-    /* Infinity and NaN keep an exponent of all ones; the others move from bias 15 to bias 127. */
-    bits = sign | (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    return context;
 }
 
-static float bfloat_to_float(uint16_t b) {
-    uint32_t bits = (uint32_t)b << 16;
-    float value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-void dtype_to_float(float *dst, const void *src, size_t n, enum dtype dtype) {
-    const char *from = src;
-    uint16_t two;
-    double eight;
-
-    if (dtype == DTYPE_F32) {
-        memcpy(dst, src, n * sizeof *dst);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (dtype == DTYPE_F64) {
-            memcpy(&eight, from + 8 * i, sizeof eight);
-            dst[i] = (float)eight;
-        } else {
-            memcpy(&two, from + 2 * i, sizeof two);
-            dst[i] = dtype == DTYPE_F16 ? half_to_float(two) : bfloat_to_float(two);
-        }
+void dtype_check(attn_status status, const char *what) {
+    if (status != ATTN_OK) {
+        die("%s: %s", what, attn_context_error(dtype_context()));
     }
 }
 
-void dtype_to_double(double *dst, const void *src, size_t n, enum dtype dtype) {
-    const char *from = src;
-    float value;
+float *dtype_floats(const attn_tensor *tensor, const char *what) {
+    size_t count = tensor->size[2] * tensor->size[3];
+    attn_tensor to;
+
+    if (tensor->dtype == ATTN_F32) {
+        return tensor->data;
+    }
+    to = attn_tensor_contiguous(get_array(count, sizeof(float), what), ATTN_F32, 1, 1, tensor->size[2],
+                                tensor->size[3]);
+    if (count) {
+        dtype_check(attn_convert(dtype_context(), tensor, &to), what);
+    }
+    return to.data;
+}
+
+float *dtype_to_float(const void *data, size_t n, int dtype, const char *what) {
+    float *floats = get_array(n, sizeof *floats, what);
+    const double *wide = data; /* from get_memory(): aligned */
 
     if (dtype == DTYPE_F64) {
-        memcpy(dst, src, n * sizeof *dst);
-        return;
+        for (size_t i = 0; i < n; i++) {
+            floats[i] = (float)wide[i];
+        }
+    } else if (n) {
+        attn_tensor from = attn_tensor_contiguous((void *)(uintptr_t)data, (attn_dtype)dtype, 1, 1, 1, n);
+        attn_tensor to = attn_tensor_contiguous(floats, ATTN_F32, 1, 1, 1, n);
+
+        dtype_check(attn_convert(dtype_context(), &from, &to), what);
     }
+    return floats;
+}
+
+double *dtype_to_double(const void *data, size_t n, int dtype, const char *what) {
+    double *doubles = get_array(n, sizeof *doubles, what);
+    float *floats;
+
+    if (dtype == DTYPE_F64) {
+        memcpy(doubles, data, n * sizeof *doubles);
+        return doubles;
+    }
+    floats = dtype_to_float(data, n, dtype, what);
     for (size_t i = 0; i < n; i++) {
-        dtype_to_float(&value, from + i * dtype_bytes(dtype), 1, dtype);
-        dst[i] = value;
+        doubles[i] = floats[i];
     }
+    release(floats);
+    return doubles;
 }

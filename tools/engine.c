@@ -25,8 +25,11 @@ struct job job_make(const struct inputs *inputs, const struct request *r) {
     return job;
 }
 
+/* The matrix as the library takes it: here weights of another type than f32 become f32. */
+static attn_tensor operand(const struct matrix *m) { return matrix_tensor(m->data, m->n, m->k); }
+
 static const attn_packed *pack(struct engine *e, const struct matrix *m, const char *what) {
-    attn_tensor w = matrix_tensor(m->data, m->n, m->k);
+    attn_tensor w = operand(m);
     const attn_packed *packed = NULL;
     size_t bytes = 0;
     void *memory;

@@ -12,13 +12,20 @@
 
 static const char examples[] =
     "Computes h_i = f(W_q q, W_k k, W_v v) for a head i of a model's layer, or for all of them.\n"
-    "Inputs are f16, f32 or f64 (rounded to f32); the result is written as f32.\n"
+    "Weights are a .safetensors file (F32, F16, BF16) or a .gguf file (F32, F16, BF16, Q8_0, Q4_0, Q4_1, "
+    "Q4_K,\n"
+    "Q6_K; Q5_0, Q5_1 and Q5_K become f32), with the names of Hugging Face or of llama.cpp; the number of "
+    "heads\n"
+    "is in a .gguf file's metadata. Inputs are f16, f32 or f64 (rounded to f32); the result is written as "
+    "f32.\n"
     "Exit code: 0; 1 when --check or --expect finds an element beyond its bound; 2 for bad input.\n"
     "\n"
     "Example: all heads of a layer, checked against the scalar reference\n"
     "  attn head -w examples/minilm/layer0.safetensors -q examples/minilm/input.npy --check --out heads.npy\n"
     "Example: head 3 of layer 5, causal, on one backend\n"
     "  attn head -w model.safetensors -l 5 -n 32 -H 3 -q x.npy --causal bottom-right -b avx2 --out h3.npy\n"
+    "Example: layer 7 of a quantised model\n"
+    "  attn head -w model-Q4_K_M.gguf -l 7 -q x.npy --causal bottom-right --check\n"
     "Example: additive scores, matrices by name\n"
     "  attn head -w bahdanau.safetensors -n 1 --wq dec.w --wk enc.w --wv enc.v --additive --w score.w \\\n"
     "            -q decoder.npy -k encoder.npy --out context.npy\n";
@@ -90,9 +97,9 @@ static float *compute(struct engine *e, const struct job *job, const struct resu
 static void describe(const struct engine *e, const struct result *r, const struct inputs *in, double time) {
     const struct model *m = e->model;
 
-    printf("%s of %s: %zu query heads, %zu key/value heads, p_q %zu, p_k %zu, p_v %zu, %s\n", m->title,
-           m->path, m->n_head, m->n_head_kv, m->p_q, m->p_k, m->p_v,
-           m->additive ? "additive" : "scaled dot product");
+    printf("%s of %s: %zu query heads, %zu key/value heads, p_q %zu, p_k %zu, p_v %zu, %s, weights %s\n",
+           m->title, m->path, m->n_head, m->n_head_kv, m->p_q, m->p_k, m->p_v,
+           m->additive ? "additive" : "scaled dot product", m->types);
     if (r->kind == OUTPUT_HEAD) {
         printf("head %zu", r->head);
     } else {

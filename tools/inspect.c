@@ -19,6 +19,7 @@ static const char examples[] =
     "own and next token, the largest weight, the key that gets most, and notes: values that are not finite,\n"
     "saturated or uniform softmax, projection matrices that are the same as another head's.\n"
     "Previous, own, next and distance are left out where keys are not the queries' own positions.\n"
+    "Weights are a .safetensors or a .gguf file; see attn head --help.\n"
     "\n"
     "Example: all heads of a layer and their pictures in a grid\n"
     "  attn inspect -w examples/minilm/layer0.safetensors -q examples/minilm/input.npy --png heads.png\n"
@@ -206,9 +207,9 @@ int inspect_main(int argc, const char **argv) {
     }
     engine_open(&engine, &model, request.common.backend,
                 request.common.threads ? parse_count(request.common.threads, "--threads", 1, 4096) : 0);
-    printf("%s of %s: %zu heads, %zu queries, %zu keys, %s, backend %s\n", model.title, model.path,
-           model.n_head, view.n_q, view.n_kv, model.additive ? "additive" : "scaled dot product",
-           attn_context_backend(engine.context));
+    printf("%s of %s: %zu heads, %zu queries, %zu keys, %s, weights %s, backend %s\n", model.title,
+           model.path, model.n_head, view.n_q, view.n_kv, model.additive ? "additive" : "scaled dot product",
+           model.types, attn_context_backend(engine.context));
     warn_inputs(&inputs);
     print_heading(&view);
     inspect_heads(&engine, &view, first, n, request.png);

@@ -12,26 +12,27 @@
 
 enum { HEADS_MAX = 1 << 16, CONFIG_MAX = 1 << 20 };
 
-static struct matrix load_matrix(const struct safetensors *st, const struct st_tensor *weight,
-                                 const struct st_tensor *bias) {
+static struct matrix load_matrix(const struct weights *w, const struct tensor *weight,
+                                 const struct tensor *bias) {
     struct matrix m = {0};
 
     if (!weight) {
         return m;
     }
     if (weight->rank != 2 || weight->count == 0) {
-        die("%s: tensor %.200s has shape %s; a matrix [outputs, inputs] is needed", st->file.path,
+        die("%s: tensor %.200s has shape %s; a matrix [outputs, inputs] is needed", w->file.path,
             weight->name, npy_shape_text(weight->size, weight->rank));
     }
     m.n = weight->size[0];
     m.k = weight->size[1];
-    m.data = st_floats(st, weight);
+    m.stored = weights_read(w, weight);
+    m.data = dtype_floats(&m.stored, weight->name);
     if (bias) {
         if (bias->count != m.n) {
-            die("%s: bias %.200s has shape %s; %.200s has %zu outputs", st->file.path, bias->name,
+            die("%s: bias %.200s has shape %s; %.200s has %zu outputs", w->file.path, bias->name,
                 npy_shape_text(bias->size, bias->rank), weight->name, m.n);
         }
-        m.bias = st_floats(st, bias);
+        m.bias = weights_floats(w, bias);
     }
     return m;
 }
@@ -74,12 +75,39 @@ static size_t config_count(json_t *config, const char *const *keys) {
     return 0;
 }
 
-static void find_heads(struct model *m, const struct request *r) {
+/* The number of heads of a GGUF file's layer, and what its metadata says besides: that must fit the shapes. */
+static size_t metadata_heads(const struct model *m, const struct weights *w, size_t layer) {
+    size_t heads = weights_count(w, "attention.head_count", layer), kv, length;
+
+    if (heads == 0 || heads > HEADS_MAX) {
+        die("--heads: not given, and the metadata of %s has no attention.head_count from 1 to %d", m->path,
+            HEADS_MAX);
+    }
+    kv = weights_count(w, "attention.head_count_kv", layer);
+    kv = kv ? kv : heads;
+    length = weights_count(w, "attention.key_length", layer);
+    length = length ? length : m->w_q.n / heads;
+    if (m->w_q.n / heads != length || m->w_q.n % heads || m->w_k.n % kv || m->w_k.n / kv != length) {
+        die("%s: W_q has %zu outputs and W_k %zu; the metadata's %zu and %zu heads of %zu do not fit that; "
+            "the file is "
+            "damaged, or give --heads",
+            m->path, m->w_q.n, m->w_k.n, heads, kv, length);
+    }
+    return heads;
+}
+
+static void find_heads(struct model *m, const struct weights *w, size_t layer, const struct request *r) {
     static const char *const heads[] = {"num_attention_heads", "n_heads", "n_head", NULL};
     static const char *const kv_heads[] = {"num_key_value_heads", NULL};
-    json_t *config = r->heads && r->kv_heads ? NULL : load_config(m->path);
+    json_t *config = w->is_gguf || (r->heads && r->kv_heads) ? NULL : load_config(m->path);
 
-    m->n_head = r->heads ? parse_count(r->heads, "--heads", 1, HEADS_MAX) : config_count(config, heads);
+    if (r->heads) {
+        m->n_head = parse_count(r->heads, "--heads", 1, HEADS_MAX);
+    } else if (w->is_gguf) {
+        m->n_head = metadata_heads(m, w, layer);
+    } else {
+        m->n_head = config_count(config, heads);
+    }
     if (m->n_head == 0) {
         die("--heads: not given, and there is no config.json with num_attention_heads beside %s", m->path);
     }
@@ -92,7 +120,8 @@ static void find_heads(struct model *m, const struct request *r) {
     } else if (!m->additive && m->w_k.n % m->p_q == 0) {
         m->n_head_kv = m->w_k.n / m->p_q; /* p_k = p_q, so the shape tells, whatever the configuration says */
     } else {
-        m->n_head_kv = config_count(config, kv_heads);
+        m->n_head_kv =
+            w->is_gguf ? weights_count(w, "attention.head_count_kv", layer) : config_count(config, kv_heads);
         m->n_head_kv = m->n_head_kv ? m->n_head_kv : m->n_head;
     }
     json_decref(config);
@@ -123,19 +152,19 @@ static void check_shape(struct model *m) {
 
 /* ---- Additive scores -------------------------------------------------------------------------------- */
 
-static const struct st_tensor *need(const struct safetensors *st, const char *name, const char *option) {
-    const struct st_tensor *tensor = st_find(st, name);
+static const struct tensor *need(const struct weights *w, const char *name, const char *option) {
+    const struct tensor *tensor = weights_find(w, name);
 
     if (!tensor) {
-        die("%s: %s has no tensor '%s'", option, st->file.path, name);
+        die("%s: %s has no tensor '%s'", option, w->file.path, name);
     }
     return tensor;
 }
 
 /* A_q or A_k: a matrix for every head ([heads, c, p]), or one that all share ([c, p]); NULL: identity. */
-static struct matrix *load_scorer(const struct safetensors *st, const char *name, const char *option,
-                                  size_t heads, size_t c, size_t p) {
-    const struct st_tensor *tensor;
+static struct matrix *load_scorer(const struct weights *w, const char *name, const char *option, size_t heads,
+                                  size_t c, size_t p) {
+    const struct tensor *tensor;
     struct matrix *list;
     float *data;
 
@@ -146,13 +175,13 @@ static struct matrix *load_scorer(const struct safetensors *st, const char *name
         }
         return NULL;
     }
-    tensor = need(st, name, option);
+    tensor = need(w, name, option);
     if (tensor->rank < 2 || tensor->rank > 3 || tensor->size[tensor->rank - 2] != c ||
         tensor->size[tensor->rank - 1] != p || (tensor->rank == 3 && tensor->size[0] != heads)) {
         die("%s: tensor %.200s has shape %s; [%zu, %zu] or [%zu, %zu, %zu] is needed", option, tensor->name,
             npy_shape_text(tensor->size, tensor->rank), c, p, heads, c, p);
     }
-    data = st_floats(st, tensor);
+    data = weights_floats(w, tensor);
     list = get_array(heads, sizeof *list, name);
     for (size_t i = 0; i < heads; i++) {
         list[i] = (struct matrix){.data = data + (tensor->rank == 3 ? i * c * p : 0), .n = c, .k = p};
@@ -160,8 +189,8 @@ static struct matrix *load_scorer(const struct safetensors *st, const char *name
     return list;
 }
 
-static void load_additive(struct model *m, const struct safetensors *st, const struct request *r) {
-    const struct st_tensor *w;
+static void load_additive(struct model *m, const struct weights *file, const struct request *r) {
+    const struct tensor *w;
 
     if (!m->additive) {
         if (r->a_q || r->a_k || r->w_a) {
@@ -172,7 +201,7 @@ static void load_additive(struct model *m, const struct safetensors *st, const s
     if (!r->w_a) {
         die("--w: additive scores need the tensor w; name it");
     }
-    w = need(st, r->w_a, "--w");
+    w = need(file, r->w_a, "--w");
     if (w->rank < 1 || w->rank > 2 || w->count == 0 ||
         (w->rank == 2 && w->size[0] != 1 && w->size[0] != m->n_head)) {
         die("--w: tensor %.200s has shape %s; [c] or [%zu, c] is needed", w->name,
@@ -180,38 +209,75 @@ static void load_additive(struct model *m, const struct safetensors *st, const s
     }
     m->w_a_heads = w->rank == 2 ? w->size[0] : 1;
     m->c = w->size[w->rank - 1];
-    m->w_a = st_floats(st, w);
-    m->a_q = load_scorer(st, r->a_q, "--aq", m->n_head, m->c, m->p_q);
-    m->a_k = load_scorer(st, r->a_k, "--ak", m->n_head_kv, m->c, m->p_k);
+    m->w_a = weights_floats(file, w);
+    m->a_q = load_scorer(file, r->a_q, "--aq", m->n_head, m->c, m->p_q);
+    m->a_k = load_scorer(file, r->a_k, "--ak", m->n_head_kv, m->c, m->p_k);
 }
 
 /* ---- All together ----------------------------------------------------------------------------------- */
 
+/* The types of the projections, each once. */
+static char *list_types(const struct names *names) {
+    char *text = copy_text("");
+
+    for (size_t i = 0; i < PROJECTIONS && names->weight[i]; i++) {
+        const char *name = names->weight[i]->type_name;
+        size_t before = 0;
+        char *longer;
+
+        while (before < i && strcmp(names->weight[before]->type_name, name) != 0) {
+            before++;
+        }
+        if (before == i) {
+            longer = print_text("%s%s%.20s", text, i ? " and " : "", name);
+            release(text);
+            text = longer;
+        }
+    }
+    return text;
+}
+
+/* What the model does and this command does not. */
+static void note_limits(const struct weights *w, const struct names *names) {
+    if (names->rotary && w->is_gguf) {
+        note("models of architecture '%.*s' rotate queries and keys by their position; this command does not",
+             (int)w->model.bytes, w->model.text);
+    } else if (names->rotary) {
+        note("models with %s's names rotate queries and keys by their position; this command does not",
+             names->family);
+    }
+    if (names->head_norm) {
+        note("the model norms each head by %.200s; this command does not", names->head_norm->name);
+    }
+    if (names->input_norm) {
+        note("the model norms the layer's input by %.200s; --q is what comes out of that",
+             names->input_norm->name);
+    }
+}
+
 void model_load(struct model *m, const struct request *r) {
-    struct safetensors st;
+    struct weights w;
     struct names names;
 
     memset(m, 0, sizeof *m);
     if (!r->weights) {
-        die("--weights: give the model's .safetensors file");
+        die("--weights: give the model's .safetensors or .gguf file");
     }
     m->path = r->weights;
     m->additive = r->additive;
-    st_open(&st, r->weights);
-    names_find(&names, &st, r);
+    weights_open(&w, r->weights);
+    names_find(&names, &w, r);
     m->title = names.family ? print_text("layer %zu", names.layer) : copy_text(names.weight[0]->name);
-    m->w_q = load_matrix(&st, names.weight[0], names.bias[0]);
-    m->w_k = load_matrix(&st, names.weight[1], names.bias[1]);
-    m->w_v = load_matrix(&st, names.weight[2], names.bias[2]);
-    m->w_o = load_matrix(&st, names.weight[3], names.bias[3]);
-    find_heads(m, r);
+    m->types = list_types(&names);
+    m->w_q = load_matrix(&w, names.weight[0], names.bias[0]);
+    m->w_k = load_matrix(&w, names.weight[1], names.bias[1]);
+    m->w_v = load_matrix(&w, names.weight[2], names.bias[2]);
+    m->w_o = load_matrix(&w, names.weight[3], names.bias[3]);
+    find_heads(m, &w, names.layer, r);
     check_shape(m);
-    load_additive(m, &st, r);
-    if (names.rotary) {
-        note("models with %s's names rotate queries and keys by their position; this command does not",
-             names.family);
-    }
-    st_close(&st);
+    load_additive(m, &w, r);
+    note_limits(&w, &names);
+    weights_close(&w);
 }
 
 static struct input load_input(const char *path, const char *option, const char *columns, size_t needed) {

@@ -1,20 +1,23 @@
-/* One layer's attention: its matrices as f32, its shape, and the inputs it is given. */
+/* One layer's attention: its matrices, its shape, and the inputs it is given. */
 #ifndef ATTN_TOOL_MODEL_H
 #define ATTN_TOOL_MODEL_H
 
+#include <attn/attn.h>
 #include <stddef.h>
 
 #include "request.h"
 
 /* n outputs, k inputs, rows contiguous; data NULL: there is none. bias: n floats or NULL. */
 struct matrix {
-    float *data, *bias;
+    attn_tensor stored; /* in the type of the file */
+    float *data, *bias; /* data: the same values as f32 */
     size_t n, k;
 };
 
 struct model {
     const char *path;
     char *title; /* "layer 0", or the name of its W_q */
+    char *types; /* of the projections in the file: "F16", or "Q4_K and Q6_K" */
     struct matrix w_q, w_k, w_v, w_o;
     size_t n_head, n_head_kv;
     size_t d_q, d_k, d_v, p_q, p_k, p_v;

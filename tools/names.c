@@ -14,25 +14,48 @@
 struct family {
     const char *name, *container;
     const char *module[PROJECTIONS];
+    const char *input_norm, *q_norm, *k_norm; /* or NULL */
     int rotary;
 };
 
+/*
+ * GGUF files have llama.cpp's names, whatever the family; whether it is rotary is in their metadata. W_q and W_k of the
+ * families that rotate neighbouring columns have their rows permuted there, within each head and both alike: the scores
+ * are the same sums in another order, and values and outputs are as they were.
+ */
 static const struct family families[] = {
-    {"BERT",
-     "layer",
-     {"attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"},
-     0},
-    {"Llama", "layers", {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"}, 1},
-    {"OPT", "layers", {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"}, 0},
-    {"ViT",
-     "layer",
-     {"attention.attention.query", "attention.attention.key", "attention.attention.value",
-      "attention.output.dense"},
-     0},
-    {"DistilBERT",
-     "layer",
-     {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"},
-     0},
+    {.name = "BERT",
+     .container = "layer",
+     .module = {"attention.self.query", "attention.self.key", "attention.self.value",
+                "attention.output.dense"}},
+    {.name = "Llama",
+     .container = "layers",
+     .module = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"},
+     .input_norm = "input_layernorm",
+     .q_norm = "self_attn.q_norm",
+     .k_norm = "self_attn.k_norm",
+     .rotary = 1},
+    {.name = "OPT",
+     .container = "layers",
+     .module = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj"}},
+    {.name = "ViT",
+     .container = "layer",
+     .module = {"attention.attention.query", "attention.attention.key", "attention.attention.value",
+                "attention.output.dense"}},
+    {.name = "DistilBERT",
+     .container = "layer",
+     .module = {"attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"}},
+    {.name = "llama.cpp",
+     .container = "blk",
+     .module = {"attn_q", "attn_k", "attn_v", "attn_output"},
+     .input_norm = "attn_norm",
+     .q_norm = "attn_q_norm",
+     .k_norm = "attn_k_norm"},
+    {.name = "llama.cpp",
+     .container = "blk",
+     .module = {"attn_q", "attn_k", "attn_v", "attn_o"},
+     .input_norm = "attn_norm"},
+    {.name = "llama.cpp", .container = "blk", .module = {"attn_q", "attn_k", "attn_v", "attn_out"}},
 };
 
 /* Where the search stands: the stack of the layer taken so far. */
@@ -73,23 +96,27 @@ static int match_name(struct match *match, const struct family *family, const ch
     return 1;
 }
 
-/* A tensor of the matched layer, or NULL. */
-static const struct st_tensor *layer_tensor(const struct safetensors *st, const struct match *m,
-                                            const struct family *family, size_t projection,
-                                            const char *kind) {
-    char *name = print_text("%.*s%s.%zu.%s.%s", (int)m->prefix, m->name, family->container, m->layer,
-                            family->module[projection], kind);
-    const struct st_tensor *found = st_find(st, name);
+/* A tensor of the matched layer, or NULL; module may be NULL. */
+static const struct tensor *layer_tensor(const struct weights *w, const struct match *m, const char *module,
+                                         const char *kind) {
+    const struct tensor *found;
+    char *name;
 
+    if (!module) {
+        return NULL;
+    }
+    name =
+        print_text("%.*s%s.%zu.%s.%s", (int)m->prefix, m->name, m->family->container, m->layer, module, kind);
+    found = weights_find(w, name);
     release(name);
     return found;
 }
 
-/* Llama and OPT share the names of q, k and v: the output projection's name tells which it is. */
-static const struct family *refine(const struct safetensors *st, const struct match *m) {
+/* Some share the names of q, k and v: the output projection's name tells which it is. */
+static const struct family *refine(const struct weights *w, const struct match *m) {
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         if (strcmp(families[i].module[0], m->family->module[0]) == 0 &&
-            layer_tensor(st, m, &families[i], PROJECTIONS - 1, "weight")) {
+            layer_tensor(w, m, families[i].module[PROJECTIONS - 1], "weight")) {
             return &families[i];
         }
     }
@@ -97,14 +124,14 @@ static const struct family *refine(const struct safetensors *st, const struct ma
 }
 
 /* The match for the layer asked for (the lowest where none is). Dies when there is none, or two stacks. */
-static struct match search(const struct safetensors *st, const struct request *request) {
+static struct match search(const struct weights *w, const struct request *request) {
     size_t wanted = request->layer ? parse_count(request->layer, "--layer", 0, 999999) : SIZE_MAX;
     size_t lowest = SIZE_MAX, highest = 0;
     struct match best = {0}, m = {0};
 
-    for (size_t i = 0; i < st->n_tensors; i++) {
+    for (size_t i = 0; i < w->n_tensors; i++) {
         for (size_t f = 0; f < sizeof families / sizeof *families; f++) {
-            const char *name = st->tensors[i].name;
+            const char *name = w->tensors[i].name;
 
             if (!match_name(&m, &families[f], name) ||
                 (request->prefix &&
@@ -115,8 +142,8 @@ static struct match search(const struct safetensors *st, const struct request *r
             highest = m.layer > highest ? m.layer : highest;
             if (best.name && strcmp(m.family->module[0], best.family->module[0]) == 0 &&
                 (m.prefix != best.prefix || strncmp(m.name, best.name, m.prefix) != 0)) {
-                die("%s: has two stacks of layers, '%.*s' and '%.*s'; choose one with --prefix",
-                    st->file.path, (int)best.prefix, best.name, (int)m.prefix, m.name);
+                die("%s: has two stacks of layers, '%.*s' and '%.*s'; choose one with --prefix", w->file.path,
+                    (int)best.prefix, best.name, (int)m.prefix, m.name);
             }
             if ((wanted == SIZE_MAX || m.layer == wanted) && (!best.name || m.layer < best.layer)) {
                 best = m;
@@ -125,27 +152,31 @@ static struct match search(const struct safetensors *st, const struct request *r
         }
     }
     if (lowest == SIZE_MAX) {
-        die("%s: no projection matrices with the names of a BERT or Llama model%s; name them with --wq, "
-            "--wk, --wv",
-            st->file.path, request->prefix ? " and that --prefix" : "");
+        die("%s: no projection matrices with the names of a BERT or Llama model, or of llama.cpp%s%s; name "
+            "them with "
+            "--wq, --wk, --wv",
+            w->file.path, request->prefix ? " and that --prefix" : "",
+            weights_find(w, "blk.0.attn_qkv.weight")
+                ? " (attn_qkv is three in one, which this command does not take)"
+                : "");
     }
     if (!best.name) {
-        die("--layer: %s has layers %zu to %zu, not %zu", st->file.path, lowest, highest, wanted);
+        die("--layer: %s has layers %zu to %zu, not %zu", w->file.path, lowest, highest, wanted);
     }
     return best;
 }
 
-static const struct st_tensor *named(const struct safetensors *st, const char *name, const char *option) {
-    const struct st_tensor *tensor = name ? st_find(st, name) : NULL;
+static const struct tensor *named(const struct weights *w, const char *name, const char *option) {
+    const struct tensor *tensor = name ? weights_find(w, name) : NULL;
 
     if (name && !tensor) {
-        die("%s: %s has no tensor '%s' (it has %zu, the first is '%.100s')", option, st->file.path, name,
-            st->n_tensors, st->n_tensors ? st->tensors[0].name : "");
+        die("%s: %s has no tensor '%s' (it has %zu, the first is '%.100s')", option, w->file.path, name,
+            w->n_tensors, w->n_tensors ? w->tensors[0].name : "");
     }
     return tensor;
 }
 
-static void find_by_option(struct names *names, const struct safetensors *st, const struct request *r) {
+static void find_by_option(struct names *names, const struct weights *w, const struct request *r) {
     const char *const weight[] = {r->w_q, r->w_k, r->w_v, r->w_o}, *const bias[] = {r->b_q, r->b_k, r->b_v,
                                                                                     r->b_o};
     static const char *const weight_option[] = {"--wq", "--wk", "--wv", "--wo"};
@@ -155,33 +186,39 @@ static void find_by_option(struct names *names, const struct safetensors *st, co
         if (!weight[i] && i < 3) {
             die("%s: not given; --wq, --wk and --wv are needed together", weight_option[i]);
         }
-        names->weight[i] = named(st, weight[i], weight_option[i]);
-        names->bias[i] = named(st, bias[i], bias_option[i]);
+        names->weight[i] = named(w, weight[i], weight_option[i]);
+        names->bias[i] = named(w, bias[i], bias_option[i]);
         if (names->bias[i] && !names->weight[i]) {
             die("%s: given without %s", bias_option[i], weight_option[i]);
         }
     }
 }
 
-void names_find(struct names *names, const struct safetensors *st, const struct request *r) {
+void names_find(struct names *names, const struct weights *w, const struct request *r) {
     struct match m;
 
     memset(names, 0, sizeof *names);
     if (r->w_q || r->w_k || r->w_v || r->w_o || r->b_q || r->b_k || r->b_v || r->b_o) {
-        find_by_option(names, st, r);
+        find_by_option(names, w, r);
         return;
     }
-    m = search(st, r);
-    m.family = refine(st, &m);
+    m = search(w, r);
+    m.family = refine(w, &m);
     names->family = m.family->name;
-    names->rotary = m.family->rotary;
     names->layer = m.layer;
     for (size_t i = 0; i < PROJECTIONS; i++) {
-        names->weight[i] = layer_tensor(st, &m, m.family, i, "weight");
-        names->bias[i] = layer_tensor(st, &m, m.family, i, "bias");
+        names->weight[i] = layer_tensor(w, &m, m.family->module[i], "weight");
+        names->bias[i] = layer_tensor(w, &m, m.family->module[i], "bias");
         if (!names->weight[i] && i < 3) {
             die("%s: layer %zu has no tensor %s.weight; name the matrices with --wq, --wk, --wv",
-                st->file.path, m.layer, m.family->module[i]);
+                w->file.path, m.layer, m.family->module[i]);
         }
+    }
+    names->rotary =
+        m.family->rotary || weights_has(w, "rope.dimension_count") || weights_has(w, "rope.freq_base");
+    names->input_norm = layer_tensor(w, &m, m.family->input_norm, "weight");
+    names->head_norm = layer_tensor(w, &m, m.family->q_norm, "weight");
+    if (!names->head_norm) {
+        names->head_norm = layer_tensor(w, &m, m.family->k_norm, "weight");
     }
 }

@@ -5,19 +5,23 @@
 #include <stddef.h>
 
 #include "request.h"
-#include "safetensors.h"
+#include "weights.h"
 
 enum { PROJECTIONS = 4 }; /* q, k, v, o */
 
 struct names {
-    const struct st_tensor *weight[PROJECTIONS]; /* weight[3] may be NULL */
-    const struct st_tensor *bias[PROJECTIONS];   /* each may be NULL */
-    const char *family;                          /* "BERT", or NULL: by option */
-    int rotary;                                  /* the family's models rotate q and k by position */
+    const struct tensor *weight[PROJECTIONS]; /* weight[3] may be NULL */
+    const struct tensor *bias[PROJECTIONS];   /* each may be NULL */
+    const char *family;                       /* "BERT", or NULL: by option */
     size_t layer;
+
+    /* What the models do besides, and this command does not. */
+    int rotary;                      /* q and k are rotated by position */
+    const struct tensor *input_norm; /* what goes into W_q has been through it; or NULL */
+    const struct tensor *head_norm;  /* one that each head of q or k goes through; or NULL */
 };
 
 /* By the options --wq ... --bo where --wq is given, otherwise by known names; dies when nothing fits. */
-void names_find(struct names *names, const struct safetensors *st, const struct request *request);
+void names_find(struct names *names, const struct weights *weights, const struct request *request);
 
 #endif

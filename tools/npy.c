@@ -160,11 +160,11 @@ static size_t read_header(const struct file *file, struct header *h, char *text)
     return offset + length;
 }
 
-static enum dtype find_dtype(const struct header *h) {
+static int find_dtype(const struct header *h) {
     static const struct {
         const char *descr;
-        enum dtype dtype;
-    } types[] = {{"<f4", DTYPE_F32}, {"<f2", DTYPE_F16}, {"<f8", DTYPE_F64}};
+        int dtype;
+    } types[] = {{"<f4", ATTN_F32}, {"<f2", ATTN_F16}, {"<f8", DTYPE_F64}};
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(h->descr, types[i].descr) == 0) {
@@ -176,7 +176,8 @@ static enum dtype find_dtype(const struct header *h) {
 }
 
 static void read_elements(const struct file *file, size_t offset, struct npy *array) {
-    size_t bytes = dtype_bytes(array->dtype);
+    size_t bytes =
+        array->dtype == DTYPE_F64 ? sizeof(double) : attn_dtype_size((attn_dtype)array->dtype, NULL);
 
     array->count = 1;
     for (size_t i = 0; i < array->rank; i++) {
@@ -217,17 +218,11 @@ void npy_read(struct npy *array, const char *path, const char *what) {
 }
 
 float *npy_floats(const struct npy *array) {
-    float *data = get_array(array->count, sizeof *data, array->path);
-
-    dtype_to_float(data, array->data, array->count, array->dtype);
-    return data;
+    return dtype_to_float(array->data, array->count, array->dtype, array->path);
 }
 
 double *npy_doubles(const struct npy *array) {
-    double *data = get_array(array->count, sizeof *data, array->path);
-
-    dtype_to_double(data, array->data, array->count, array->dtype);
-    return data;
+    return dtype_to_double(array->data, array->count, array->dtype, array->path);
 }
 
 char *npy_shape_text(const size_t *size, size_t rank) {

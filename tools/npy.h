@@ -10,7 +10,7 @@ enum { NPY_RANK_MAX = 8 };
 
 struct npy {
     const char *path;
-    enum dtype dtype;
+    int dtype; /* ATTN_F16, ATTN_F32 or DTYPE_F64 */
     size_t rank, size[NPY_RANK_MAX];
     size_t count; /* elements */
     void *data;   /* as in the file */

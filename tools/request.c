@@ -14,13 +14,14 @@
 
 void request_options(struct request *r, struct poptOption *table, size_t n) {
     const struct poptOption options[] = {
-        TEXT("weights", 'w', weights, "the model's .safetensors file", "FILE"),
+        TEXT("weights", 'w', weights, "the model's .safetensors or .gguf file", "FILE"),
         TEXT("layer", 'l', layer, "layer whose projections to take (default: the first there is)", "N"),
         TEXT("prefix", 0, prefix,
              "what the names of the layers' tensors start with, where there are several stacks", "TEXT"),
-        TEXT("heads", 'n', heads, "number of heads (default: from config.json beside the weights)", "H"),
-        TEXT("kv-heads", 0, kv_heads, "number of key/value heads (default: from config.json or the shapes)",
-             "H"),
+        TEXT("heads", 'n', heads,
+             "number of heads (default: from the .gguf file, or config.json beside the weights)", "H"),
+        TEXT("kv-heads", 0, kv_heads,
+             "number of key/value heads (default: from the shapes, the .gguf file or config.json)", "H"),
         TEXT("wq", 0, w_q, "tensor that holds W_q, where the names are not known ones", "NAME"),
         TEXT("wk", 0, w_k, "... W_k", "NAME"),
         TEXT("wv", 0, w_v, "... W_v", "NAME"),

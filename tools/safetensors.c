@@ -58,13 +58,13 @@ static int take_size(json_t *value, size_t *size) {
 }
 
 /* Bytes of an element of each dtype of the format, so that sizes are checked for those we do not load. */
-static size_t find_dtype(const char *name, enum dtype *dtype) {
+static size_t find_dtype(const char *name, struct tensor *tensor) {
     static const struct {
         const char *name;
         size_t bytes;
-        enum dtype dtype;
+        int dtype;
     } types[] = {
-        {"F32", 4, DTYPE_F32},    {"F16", 2, DTYPE_F16},       {"BF16", 2, DTYPE_BF16},
+        {"F32", 4, ATTN_F32},     {"F16", 2, ATTN_F16},        {"BF16", 2, ATTN_BF16},
         {"F64", 8, DTYPE_F64},    {"I64", 8, DTYPE_OTHER},     {"U64", 8, DTYPE_OTHER},
         {"I32", 4, DTYPE_OTHER},  {"U32", 4, DTYPE_OTHER},     {"I16", 2, DTYPE_OTHER},
         {"U16", 2, DTYPE_OTHER},  {"I8", 1, DTYPE_OTHER},      {"U8", 1, DTYPE_OTHER},
@@ -73,64 +73,65 @@ static size_t find_dtype(const char *name, enum dtype *dtype) {
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         if (strcmp(name, types[i].name) == 0) {
-            *dtype = types[i].dtype;
+            tensor->dtype = types[i].dtype;
+            tensor->type_name = types[i].name;
             return types[i].bytes;
         }
     }
-    *dtype = DTYPE_OTHER;
+    tensor->dtype = DTYPE_OTHER;
+    tensor->type_name = copy_text(name);
     return 0;
 }
 
-static void take_shape(const struct safetensors *st, struct st_tensor *tensor, json_t *shape,
-                       size_t element) {
+static void take_shape(const struct weights *w, struct tensor *tensor, json_t *shape, size_t element) {
     size_t bytes;
 
     tensor->rank = json_array_size(shape);
-    if (!json_is_array(shape) || tensor->rank > ST_RANK_MAX) {
-        die("%s: tensor %.200s: 'shape' is not a list of at most %d sizes", st->file.path, tensor->name,
-            ST_RANK_MAX);
+    if (!json_is_array(shape) || tensor->rank > WEIGHTS_RANK_MAX) {
+        die("%s: tensor %.200s: 'shape' is not a list of at most %d sizes", w->file.path, tensor->name,
+            WEIGHTS_RANK_MAX);
     }
     tensor->count = 1;
     for (size_t i = 0; i < tensor->rank; i++) {
         if (!take_size(json_array_get(shape, i), &tensor->size[i])) {
-            die("%s: tensor %.200s: 'shape' holds something that is not a size", st->file.path, tensor->name);
+            die("%s: tensor %.200s: 'shape' holds something that is not a size", w->file.path, tensor->name);
         }
         if (!size_product(tensor->count, tensor->size[i], &tensor->count)) {
-            die("%s: tensor %.200s: the shape's sizes are absurdly large; the file is damaged", st->file.path,
+            die("%s: tensor %.200s: the shape's sizes are absurdly large; the file is damaged", w->file.path,
                 tensor->name);
         }
     }
     /* element 0: a dtype of a later version of the format, whose size is not known */
     if (element && (!size_product(tensor->count, element, &bytes) || bytes != tensor->end - tensor->begin)) {
-        die("%s: tensor %.200s: the shape does not fit its %zu bytes; the file is damaged", st->file.path,
+        die("%s: tensor %.200s: the shape does not fit its %zu bytes; the file is damaged", w->file.path,
             tensor->name, tensor->end - tensor->begin);
     }
 }
 
-static void take_tensor(const struct safetensors *st, struct st_tensor *tensor, const char *name,
-                        json_t *entry, size_t data) {
+static void take_tensor(const struct weights *w, struct tensor *tensor, const char *name, json_t *entry,
+                        size_t data) {
     json_t *offsets = json_object_get(entry, "data_offsets");
     size_t element;
+    const char *type_name = json_string_value(json_object_get(entry, "dtype"));
 
-    tensor->name = name;
-    tensor->dtype_name = json_string_value(json_object_get(entry, "dtype"));
-    if (!tensor->dtype_name) {
-        die("%s: tensor %.200s: no 'dtype'; the file is damaged", st->file.path, name);
+    tensor->name = copy_text(name);
+    if (!type_name) {
+        die("%s: tensor %.200s: no 'dtype'; the file is damaged", w->file.path, name);
     }
     if (json_array_size(offsets) != 2 || !take_size(json_array_get(offsets, 0), &tensor->begin) ||
         !take_size(json_array_get(offsets, 1), &tensor->end) || tensor->begin > tensor->end ||
-        tensor->end > st->file.bytes - data) {
-        die("%s: tensor %.200s: 'data_offsets' is not a range inside the file (truncated?)", st->file.path,
+        tensor->end > w->file.bytes - data) {
+        die("%s: tensor %.200s: 'data_offsets' is not a range inside the file (truncated?)", w->file.path,
             name);
     }
-    element = find_dtype(tensor->dtype_name, &tensor->dtype);
-    take_shape(st, tensor, json_object_get(entry, "shape"), element);
+    element = find_dtype(type_name, tensor);
+    take_shape(w, tensor, json_object_get(entry, "shape"), element);
     tensor->begin += data;
     tensor->end += data;
 }
 
 static int compare_begin(const void *a, const void *b) {
-    const struct st_tensor *x = a, *y = b;
+    const struct tensor *x = a, *y = b;
 
     if (x->begin != y->begin) {
         return x->begin < y->begin ? -1 : 1;
@@ -139,72 +140,34 @@ static int compare_begin(const void *a, const void *b) {
 }
 
 /* The format wants every byte to belong to exactly one tensor. */
-static void check_cover(const struct safetensors *st, size_t data) {
+static void check_cover(const struct weights *w, size_t data) {
     size_t at = data;
 
-    for (size_t i = 0; i < st->n_tensors; i++) {
-        if (st->tensors[i].begin != at) {
-            die("%s: tensor %.200s: its bytes %s; the file is damaged", st->file.path, st->tensors[i].name,
-                st->tensors[i].begin < at ? "overlap another tensor's" : "leave a gap before them");
+    for (size_t i = 0; i < w->n_tensors; i++) {
+        if (w->tensors[i].begin != at) {
+            die("%s: tensor %.200s: its bytes %s; the file is damaged", w->file.path, w->tensors[i].name,
+                w->tensors[i].begin < at ? "overlap another tensor's" : "leave a gap before them");
         }
-        at = st->tensors[i].end;
+        at = w->tensors[i].end;
     }
-    if (at != st->file.bytes) {
-        die("%s: %zu bytes too many after the last tensor; the file is damaged", st->file.path,
-            st->file.bytes - at);
+    if (at != w->file.bytes) {
+        die("%s: %zu bytes too many after the last tensor; the file is damaged", w->file.path,
+            w->file.bytes - at);
     }
 }
 
-void st_open(struct safetensors *st, const char *path) {
-    json_t *root, *entry;
-    const char *name;
+void st_read(struct weights *w) {
     size_t data;
+    json_t *root = read_header(&w->file, &data), *entry;
+    const char *name;
 
-    memset(st, 0, sizeof *st);
-    file_open(&st->file, path, "--weights");
-    root = read_header(&st->file, &data);
-    st->json = root;
-    st->tensors = get_array(json_object_size(root) + 1, sizeof *st->tensors, path);
+    w->tensors = get_array(json_object_size(root) + 1, sizeof *w->tensors, w->file.path);
     json_object_foreach(root, name, entry) {
         if (strcmp(name, "__metadata__") != 0) {
-            take_tensor(st, &st->tensors[st->n_tensors++], name, entry, data);
+            take_tensor(w, &w->tensors[w->n_tensors++], name, entry, data);
         }
     }
-    qsort(st->tensors, st->n_tensors, sizeof *st->tensors, compare_begin);
-    check_cover(st, data);
-}
-
-const struct st_tensor *st_find(const struct safetensors *st, const char *name) {
-    for (size_t i = 0; i < st->n_tensors; i++) {
-        if (strcmp(st->tensors[i].name, name) == 0) {
-            return &st->tensors[i];
-        }
-    }
-    return NULL;
-}
-
-float *st_floats(const struct safetensors *st, const struct st_tensor *tensor) {
-    size_t bytes = tensor->end - tensor->begin;
-    float *data;
-    void *raw;
-
-    if (tensor->dtype != DTYPE_F32 && tensor->dtype != DTYPE_F16 && tensor->dtype != DTYPE_BF16) {
-        die("%s: tensor %.200s is %.20s; convert it to F32, F16 or BF16", st->file.path, tensor->name,
-            tensor->dtype_name);
-    }
-    raw = get_memory(bytes, tensor->name);
-    file_read(&st->file, tensor->begin, raw, bytes);
-    if (tensor->dtype == DTYPE_F32) {
-        return raw;
-    }
-    data = get_array(tensor->count, sizeof *data, tensor->name);
-    dtype_to_float(data, raw, tensor->count, tensor->dtype);
-    release(raw);
-    return data;
-}
-
-void st_close(struct safetensors *st) {
-    file_close(&st->file);
-    release(st->tensors);
-    json_decref(st->json);
+    qsort(w->tensors, w->n_tensors, sizeof *w->tensors, compare_begin);
+    check_cover(w, data);
+    json_decref(root);
 }
