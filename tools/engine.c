@@ -25,18 +25,25 @@ struct job job_make(const struct inputs *inputs, const struct request *r) {
     return job;
 }
 
-/* The matrix as the library takes it: here weights of another type than f32 become f32. */
-static attn_tensor operand(const struct matrix *m) { return matrix_tensor(m->data, m->n, m->k); }
+/* The matrix as it is stored, where the library takes weights of that type; as f32 otherwise. */
+static attn_tensor operand(struct engine *e, const struct matrix *m) {
+    size_t bytes;
+
+    return attn_pack_linear_bytes(e->context, &m->stored, &bytes) == ATTN_ERROR_DTYPE
+               ? matrix_tensor(m->data, m->n, m->k)
+               : m->stored;
+}
 
 static const attn_packed *pack(struct engine *e, const struct matrix *m, const char *what) {
-    attn_tensor w = operand(m);
     const attn_packed *packed = NULL;
     size_t bytes = 0;
+    attn_tensor w;
     void *memory;
 
     if (!m->data) {
         return NULL;
     }
+    w = operand(e, m);
     check(e, attn_pack_linear_bytes(e->context, &w, &bytes), what);
     memory = get_memory(bytes, what);
     check(e, attn_pack_linear(e->context, &w, m->bias, memory, bytes, &packed), what);

@@ -185,6 +185,7 @@ static struct matrix *load_scorer(const struct weights *w, const char *name, con
     list = get_array(heads, sizeof *list, name);
     for (size_t i = 0; i < heads; i++) {
         list[i] = (struct matrix){.data = data + (tensor->rank == 3 ? i * c * p : 0), .n = c, .k = p};
+        list[i].stored = attn_tensor_contiguous(list[i].data, ATTN_F32, 1, 1, c, p);
     }
     return list;
 }

@@ -9,7 +9,7 @@
 
 /* n outputs, k inputs, rows contiguous; data NULL: there is none. bias: n floats or NULL. */
 struct matrix {
-    attn_tensor stored; /* in the type of the file */
+    attn_tensor stored; /* in the file's type, but f32 where only the GGUF reader knows that */
     float *data, *bias; /* data: the same values as f32 */
     size_t n, k;
 };

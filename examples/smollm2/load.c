@@ -102,20 +102,29 @@ static float *load_floats(const struct model *m, const struct gguf_tensor *tenso
     return floats;
 }
 
-/* Packs the rows of one matrix, or of two, one below the other. The packed weights are their own memory. */
-static const attn_packed *pack(const struct model *m, const struct gguf_tensor *a,
-                               const struct gguf_tensor *b) {
-    size_t columns = a->size[0], rows = a->rows + (b ? b->rows : 0), bytes;
-    float *floats = get_array(rows * columns, sizeof *floats);
-    attn_tensor w = attn_tensor_contiguous(floats, ATTN_F32, 1, 1, rows, columns);
+static const attn_packed *pack_tensor(struct model *m, const attn_tensor *w, size_t bytes) {
     const attn_packed *packed;
 
-    check(m, gguf_floats(m->context, a, 0, a->rows, floats), "gguf_floats");
-    if (b) {
-        check(m, gguf_floats(m->context, b, 0, b->rows, floats + a->rows * columns), "gguf_floats");
+    check(m, attn_pack_linear(m->context, w, NULL, get_array(bytes, 1), bytes, &packed), "attn_pack_linear");
+    m->weight_bytes += bytes;
+    return packed;
+}
+
+/* Packs the rows of a matrix: as they lie in the file, or as floats where the library does not take the type of weights.
+ * The packed weights are their own memory. */
+static const attn_packed *pack(struct model *m, const struct gguf_tensor *tensor) {
+    const attn_packed *packed;
+    attn_tensor w;
+    size_t bytes;
+    float *floats;
+
+    if (gguf_view(tensor, 0, tensor->rows, &w) && attn_pack_linear_bytes(m->context, &w, &bytes) == ATTN_OK) {
+        return pack_tensor(m, &w, bytes);
     }
+    floats = load_floats(m, tensor);
+    w = attn_tensor_contiguous(floats, ATTN_F32, 1, 1, tensor->rows, tensor->size[0]);
     check(m, attn_pack_linear_bytes(m->context, &w, &bytes), "attn_pack_linear_bytes");
-    check(m, attn_pack_linear(m->context, &w, NULL, get_array(bytes, 1), bytes, &packed), "attn_pack_linear");
+    packed = pack_tensor(m, &w, bytes);
     free(floats);
     return packed;
 }
@@ -125,22 +134,24 @@ static void load_layer(struct model *m, const struct gguf *gguf, size_t i) {
     size_t q = m->n_head * m->d_head, kv = m->n_head_kv * m->d_head;
 
     layer->attention_norm = load_floats(m, find_tensor(gguf, 1, m->d_model, "blk.%zu.attn_norm.weight", i));
-    layer->w_q = pack(m, find_tensor(gguf, q, m->d_model, "blk.%zu.attn_q.weight", i), NULL);
-    layer->w_k = pack(m, find_tensor(gguf, kv, m->d_model, "blk.%zu.attn_k.weight", i), NULL);
-    layer->w_v = pack(m, find_tensor(gguf, kv, m->d_model, "blk.%zu.attn_v.weight", i), NULL);
-    layer->w_o = pack(m, find_tensor(gguf, m->d_model, q, "blk.%zu.attn_output.weight", i), NULL);
+    layer->w_q = pack(m, find_tensor(gguf, q, m->d_model, "blk.%zu.attn_q.weight", i));
+    layer->w_k = pack(m, find_tensor(gguf, kv, m->d_model, "blk.%zu.attn_k.weight", i));
+    layer->w_v = pack(m, find_tensor(gguf, kv, m->d_model, "blk.%zu.attn_v.weight", i));
+    layer->w_o = pack(m, find_tensor(gguf, m->d_model, q, "blk.%zu.attn_output.weight", i));
     layer->mlp_norm = load_floats(m, find_tensor(gguf, 1, m->d_model, "blk.%zu.ffn_norm.weight", i));
-    layer->w_gate_up = pack(m, find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_gate.weight", i),
-                            find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_up.weight", i));
-    layer->w_down = pack(m, find_tensor(gguf, m->d_model, m->d_mlp, "blk.%zu.ffn_down.weight", i), NULL);
+    layer->w_gate = pack(m, find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_gate.weight", i));
+    layer->w_up = pack(m, find_tensor(gguf, m->d_mlp, m->d_model, "blk.%zu.ffn_up.weight", i));
+    layer->w_down = pack(m, find_tensor(gguf, m->d_model, m->d_mlp, "blk.%zu.ffn_down.weight", i));
     make_cache(m, layer);
 }
 
-void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity) {
-    size_t rows = capacity < CHUNK ? capacity : CHUNK;
+void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity,
+                size_t chunk) {
+    size_t rows = capacity < chunk ? capacity : chunk;
 
     m->context = context;
     m->capacity = capacity;
+    m->chunk = chunk;
     m->embedding = find_tensor(gguf, 0, m->d_model, "token_embd.weight");
     m->n_token = m->embedding->rows;
     m->layers = get_array(m->n_layer, sizeof *m->layers);
@@ -148,16 +159,14 @@ void model_load(struct model *m, const struct gguf *gguf, attn_context *context,
         load_layer(m, gguf, i);
     }
     m->output_norm = load_floats(m, find_tensor(gguf, 1, m->d_model, "output_norm.weight"));
-    m->w_output =
-        pack(m,
-             gguf_tensor(gguf, "output.weight") ? find_tensor(gguf, m->n_token, m->d_model, "output.weight")
-                                                : m->embedding,
-             NULL); /* small models use one matrix for both */
+    m->w_output = pack(m, gguf_tensor(gguf, "output.weight") /* small models use one matrix for both */
+                              ? find_tensor(gguf, m->n_token, m->d_model, "output.weight")
+                              : m->embedding);
     m->x = get_array(rows * m->d_model, sizeof *m->x);
     m->normed = get_array(rows * m->d_model, sizeof *m->normed);
     m->update = get_array(rows * m->d_model, sizeof *m->update);
     m->mlp = get_array(rows * 2 * m->d_mlp, sizeof *m->mlp);
-    m->logits = get_array(m->n_token, sizeof *m->logits);
+    m->logits = get_array(m->n_token * (rows < LOGIT_ROWS ? rows : LOGIT_ROWS), sizeof *m->logits);
 }
 
 static void drop(const attn_packed *packed) { free((void *)(uintptr_t)packed); }
@@ -172,7 +181,8 @@ void model_close(struct model *m) {
         drop(layer->w_k);
         drop(layer->w_v);
         drop(layer->w_o);
-        drop(layer->w_gate_up);
+        drop(layer->w_gate);
+        drop(layer->w_up);
         drop(layer->w_down);
         free(layer->attention_norm);
         free(layer->mlp_norm);

@@ -1,9 +1,10 @@
 /*
  * Greedy generation with SmolLM2-135M-Instruct: prompt in, text out. The text goes to stdout, what it took
- * to stderr.
+ * to stderr. Or the perplexity of a text.
  */
 #include <attn/attn.h>
 #include <errno.h>
+#include <math.h>
 #include <popt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 
 /* As on the command line; NULL where not given. */
 struct request {
-    char *model, *prompt, *prompt_file, *tokens, *threads, *backend;
+    char *model, *prompt, *prompt_file, *perplexity, *tokens, *chunk, *threads, *backend;
     int raw, ids, logits, ignore_end;
 };
 
@@ -29,10 +30,15 @@ static void parse(int argc, const char **argv, struct request *r) {
         {"prompt", 'p', POPT_ARG_STRING, &r->prompt, 0, "what to ask", "TEXT"},
         {"prompt-file", 'f', POPT_ARG_STRING, &r->prompt_file, 0, "a file that holds the prompt; - is stdin",
          "FILE"},
+        {"perplexity", 0, POPT_ARG_STRING, &r->perplexity, 0,
+         "print the perplexity of this file's text instead, of its first --tokens tokens (default: all)",
+         "FILE"},
         {"raw", 'r', POPT_ARG_NONE, &r->raw, 0,
          "go on with the text itself instead of answering it as a chat", NULL},
         {"tokens", 'n', POPT_ARG_STRING, &r->tokens, 0,
          "tokens to generate at most (default 200; 0: only encode)", "N"},
+        {"chunk", 0, POPT_ARG_STRING, &r->chunk, 0,
+         "tokens of a prompt or text that are computed at once (default 512); no result depends on it", "N"},
         {"ignore-end", 0, POPT_ARG_NONE, &r->ignore_end, 0, "go on behind the end of the answer", NULL},
         {"ids", 'i', POPT_ARG_NONE, &r->ids, 0,
          "print the ids of the prompt's and the new tokens, not the text", NULL},
@@ -49,7 +55,8 @@ static void parse(int argc, const char **argv, struct request *r) {
     while ((code = poptGetNextOpt(context)) > 0) {}
     if (help) {
         poptPrintHelp(context, stdout, 0);
-        printf("\nsmollm2 -m $(scripts/get-smollm2.sh) -p \"Why is the sky blue?\"\n");
+        printf("\nsmollm2 -m $(scripts/get-smollm2.sh) -p \"Why is the sky blue?\"\n"
+               "smollm2 -m $(scripts/get-smollm2.sh) --perplexity examples/smollm2/text.txt -n 2000\n");
         exit(0);
     }
     if (code < -1) {
@@ -63,7 +70,8 @@ static void parse(int argc, const char **argv, struct request *r) {
 
 /* popt copies the texts. */
 static void drop_request(struct request *r) {
-    char *const texts[] = {r->model, r->prompt, r->prompt_file, r->tokens, r->threads, r->backend};
+    char *const texts[] = {r->model,  r->prompt, r->prompt_file, r->perplexity,
+                           r->tokens, r->chunk,  r->threads,     r->backend};
 
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         free(texts[i]);
@@ -87,12 +95,14 @@ static size_t parse_count(const char *text, const char *option, size_t otherwise
 
 /* The prompt; for the caller to free. */
 static char *read_prompt(const struct request *r, size_t *bytes) {
+    const char *name = r->perplexity ? r->perplexity : r->prompt_file;
+    const char *option = r->perplexity ? "--perplexity" : "--prompt-file";
     FILE *file;
     char *text = NULL;
     size_t room = 0, got;
 
-    if (!r->prompt == !r->prompt_file) {
-        die("give the prompt either with --prompt TEXT or with --prompt-file FILE; see smollm2 --help");
+    if (!r->prompt == !name || (r->perplexity && r->prompt_file)) {
+        die("give either --prompt TEXT or --prompt-file FILE or --perplexity FILE; see smollm2 --help");
     }
     *bytes = 0;
     if (r->prompt) {
@@ -100,9 +110,9 @@ static char *read_prompt(const struct request *r, size_t *bytes) {
         *bytes = strlen(r->prompt);
         return memcpy(text, r->prompt, *bytes);
     }
-    file = strcmp(r->prompt_file, "-") == 0 ? stdin : fopen(r->prompt_file, "rb");
+    file = strcmp(name, "-") == 0 ? stdin : fopen(name, "rb");
     if (!file) {
-        die("--prompt-file: cannot open %s: %s", r->prompt_file, strerror(errno));
+        die("%s: cannot open %s: %s", option, name, strerror(errno));
     }
     do {
         text = make_room(text, &room, *bytes + (1 << 16), 1);
@@ -110,7 +120,7 @@ static char *read_prompt(const struct request *r, size_t *bytes) {
         *bytes += got;
     } while (got && *bytes < 1 << 26);
     if (ferror(file) || got) {
-        die("--prompt-file: cannot read %s: %s", r->prompt_file, got ? "more than 64 MiB" : strerror(errno));
+        die("%s: cannot read %s: %s", option, name, got ? "more than 64 MiB" : strerror(errno));
     }
     if (file != stdin) {
         fclose(file);
@@ -137,7 +147,7 @@ static void encode_prompt(const struct tokenizer *t, const struct request *r, st
     size_t bytes;
     char *text = read_prompt(r, &bytes);
 
-    if (r->raw) {
+    if (r->raw || r->perplexity) {
         tokenizer_encode(t, text, bytes, 0, ids);
     } else {
         append_message(t, "system", SYSTEM, sizeof SYSTEM - 1, ids);
@@ -231,20 +241,65 @@ static void generate(struct model *m, const struct tokenizer *t, const struct re
     free(new.id);
 }
 
+/* exp of the mean of -log p over all tokens but the first. */
+static void measure(struct model *m, const struct ids *text) {
+    double start = seconds(), loss = model_loss(m, text->id, text->id + 1, text->n - 1);
+
+    printf("perplexity %.5f of %zu tokens\n", exp(loss / (double)(text->n - 1)), text->n);
+    fflush(stdout);
+    report(m, "text     ", text->n - 1, seconds() - start);
+}
+
+/* Loads the model and does what is asked for, with n_new tokens behind the prompt. */
+static void run(const struct request *r, const struct gguf *gguf, const struct tokenizer *t,
+                const struct ids *prompt, size_t n_new, double start) {
+    char error[512];
+    attn_options options = {.size = sizeof options,
+                            .backend = r->backend,
+                            .n_threads = parse_count(r->threads, "--threads", 0, 1, 1024),
+                            .error = error,
+                            .error_bytes = sizeof error};
+    size_t chunk = parse_count(r->chunk, "--chunk", CHUNK_MAX, 1, CHUNK_MAX);
+    attn_context *context;
+    struct model m;
+
+    model_describe(&m, gguf);
+    if (prompt->n + n_new > m.n_trained) {
+        die("%zu tokens of prompt and %zu new ones are more than the %zu that the model was trained for; "
+            "shorten the"
+            " prompt or give fewer --tokens",
+            prompt->n, n_new, m.n_trained);
+    }
+    if (attn_context_create(&options, &context) != ATTN_OK) {
+        die("%s", error);
+    }
+    model_load(&m, gguf, context, prompt->n + n_new, chunk);
+    if (m.n_token != t->n) {
+        die("the vocabulary has %zu tokens and the model %zu; the file is damaged", t->n, m.n_token);
+    }
+    fprintf(stderr, "loaded in %.2f s (weights packed: %.1f MB), backend %s, %zu threads\n",
+            seconds() - start, 1e-6 * (double)m.weight_bytes, attn_context_backend(context),
+            attn_context_workers(context));
+    if (r->perplexity) {
+        measure(&m, prompt);
+    } else {
+        generate(&m, t, r, prompt, n_new);
+    }
+    model_close(&m);
+    attn_context_destroy(context);
+}
+
 int main(int argc, char **argv) {
     struct request r = {0};
     struct gguf gguf;
     struct tokenizer *t;
-    struct model m;
     struct ids prompt = {0};
-    attn_context *context;
-    size_t n_new, n_threads;
+    size_t n_tokens;
     char error[512];
     double start = seconds();
 
     parse(argc, (void *)argv, &r); /* popt wants const, which C converts only by way of void */
-    n_new = parse_count(r.tokens, "--tokens", 200, 0, 1 << 20);
-    n_threads = parse_count(r.threads, "--threads", 0, 1, 1024);
+    n_tokens = parse_count(r.tokens, "--tokens", r.perplexity ? 1 << 20 : 200, r.perplexity ? 2 : 0, 1 << 20);
     if (!r.model && !getenv("ATTN_SMOLLM2")) {
         die("give the model with --model FILE or in ATTN_SMOLLM2; scripts/get-smollm2.sh gets it and prints "
             "its name");
@@ -254,35 +309,18 @@ int main(int argc, char **argv) {
     }
     t = tokenizer_open(&gguf);
     encode_prompt(t, &r, &prompt);
+    if (r.perplexity && prompt.n < 2) {
+        die("--perplexity: the text has one token; give a longer one");
+    }
+    if (r.perplexity) {
+        prompt.n = prompt.n < n_tokens ? prompt.n : n_tokens;
+        n_tokens = 0;
+    }
     if (r.ids) {
         print_ids("prompt", &prompt);
     }
-    if (n_new) {
-        attn_options options = {.size = sizeof options,
-                                .backend = r.backend,
-                                .n_threads = n_threads,
-                                .error = error,
-                                .error_bytes = sizeof error};
-
-        model_describe(&m, &gguf);
-        if (prompt.n + n_new > m.n_trained) {
-            die("%zu tokens of prompt and %zu new ones are more than the %zu that the model was trained for; "
-                "shorten the"
-                " prompt or give fewer --tokens",
-                prompt.n, n_new, m.n_trained);
-        }
-        if (attn_context_create(&options, &context) != ATTN_OK) {
-            die("%s", error);
-        }
-        model_load(&m, &gguf, context, prompt.n + n_new);
-        if (m.n_token != t->n) {
-            die("the vocabulary has %zu tokens and the model %zu; the file is damaged", t->n, m.n_token);
-        }
-        fprintf(stderr, "loaded in %.2f s, backend %s, %zu threads\n", seconds() - start,
-                attn_context_backend(context), attn_context_workers(context));
-        generate(&m, t, &r, &prompt, n_new);
-        model_close(&m);
-        attn_context_destroy(context);
+    if (r.perplexity || n_tokens) {
+        run(&r, &gguf, t, &prompt, n_tokens, start);
     }
     free(prompt.id);
     tokenizer_close(t);

@@ -52,19 +52,16 @@ static void add(float *x, const float *y, size_t n) {
     }
 }
 
-/* out = W_down (silu(W_gate x) * W_up x) with silu(a) = a / (1 + e^-a). Works in place: the products take
- * the place of what they were made of, d_mlp floats a row. */
+/* out = W_down (silu(W_gate x) * W_up x) with silu(a) = a / (1 + e^-a). */
 static void run_mlp(struct model *m, const struct layer *layer, float *x, size_t n, float *out) {
-    linear(m, x, n, layer->w_gate_up, m->mlp);
-    for (size_t row = 0; row < n; row++) {
-        const float *gate = m->mlp + row * 2 * m->d_mlp, *up = gate + m->d_mlp;
-        float *product = m->mlp + row * m->d_mlp; /* never behind what is still to be read */
+    float *gate = m->mlp, *up = gate + n * m->d_mlp;
 
-        for (size_t i = 0; i < m->d_mlp; i++) {
-            product[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
-        }
+    linear(m, x, n, layer->w_gate, gate);
+    linear(m, x, n, layer->w_up, up);
+    for (size_t i = 0; i < n * m->d_mlp; i++) {
+        gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
     }
-    linear(m, m->mlp, n, layer->w_down, out);
+    linear(m, gate, n, layer->w_down, out);
 }
 
 static void run_chunk(struct model *m, const uint32_t *ids, size_t n) {
@@ -87,10 +84,43 @@ const float *model_run(struct model *m, const uint32_t *ids, size_t n) {
     size_t rows = 0;
 
     for (size_t done = 0; done < n; done += rows) {
-        rows = n - done < CHUNK ? n - done : CHUNK;
+        rows = n - done < m->chunk ? n - done : m->chunk;
         run_chunk(m, ids + done, rows);
     }
     rms_norm(m, m->x + (rows - 1) * m->d_model, 1, m->output_norm, m->normed);
     linear(m, m->normed, 1, m->w_output, m->logits);
     return m->logits;
+}
+
+/* -log softmax(logits)[id], in double. */
+static double loss_of(const float *logits, size_t n, uint32_t id) {
+    float largest = logits[0];
+    double sum = 0;
+
+    for (size_t i = 1; i < n; i++) {
+        largest = logits[i] > largest ? logits[i] : largest;
+    }
+    for (size_t i = 0; i < n; i++) {
+        sum += exp((double)(logits[i] - largest));
+    }
+    return log(sum) - (double)(logits[id] - largest);
+}
+
+double model_loss(struct model *m, const uint32_t *ids, const uint32_t *next, size_t n) {
+    size_t rows, some;
+    double loss = 0;
+
+    for (size_t done = 0; done < n; done += rows) {
+        rows = n - done < m->chunk ? n - done : m->chunk;
+        run_chunk(m, ids + done, rows);
+        rms_norm(m, m->x, rows, m->output_norm, m->normed);
+        for (size_t first = 0; first < rows; first += some) { /* the logits of all rows would be 100 MB */
+            some = rows - first < LOGIT_ROWS ? rows - first : LOGIT_ROWS;
+            linear(m, m->normed + first * m->d_model, some, m->w_output, m->logits);
+            for (size_t i = 0; i < some; i++) {
+                loss += loss_of(m->logits + i * m->n_token, m->n_token, next[done + first + i]);
+            }
+        }
+    }
+    return loss;
 }

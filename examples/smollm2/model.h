@@ -1,7 +1,7 @@
 /*
  * A decoder of the Llama family in f32: RMS norm, attention with rotary embedding over a KV cache, RMS norm,
- * gated MLP, thirty times over for SmolLM2-135M. Weights are dequantised and packed when the model is
- * opened; token embeddings are dequantised row by row from the mapping.
+ * gated MLP, thirty times over for SmolLM2-135M. Weights are packed when the model is opened, as they lie where the
+ * library takes their type; token embeddings are dequantised row by row from the mapping.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -14,7 +14,7 @@
 
 struct layer {
     const attn_packed *w_q, *w_k, *w_v, *w_o;
-    const attn_packed *w_gate_up, *w_down; /* gate's rows, then up's */
+    const attn_packed *w_gate, *w_up, *w_down;
     float *attention_norm, *mlp_norm;
     attn_kv cache;
     void *cache_memory;
@@ -32,14 +32,15 @@ struct model {
     const attn_packed *w_output;
     float *output_norm;
 
-    size_t capacity; /* tokens that the caches have room for */
+    size_t capacity;     /* tokens that the caches have room for */
+    size_t chunk;        /* rows that are computed at once at most: no result depends on it */
+    size_t weight_bytes; /* of all packed weights */
     /* for a chunk of rows: residual stream, its norm, what a sub-layer adds, MLP */
     float *x, *normed, *update, *mlp, *logits;
     double attention_seconds; /* time spent in attend() */
 };
 
-/* Rows that are computed at once at most. The results do not depend on it. */
-enum { CHUNK = 512 };
+enum { CHUNK_MAX = 512, LOGIT_ROWS = 32 };
 
 /* Tokens of a block of the cache. */
 enum { CACHE_BLOCK = 256 };
@@ -47,12 +48,17 @@ enum { CACHE_BLOCK = 256 };
 /* The sizes from the file's metadata; dies where it is another kind of model. Loads nothing. */
 void model_describe(struct model *m, const struct gguf *gguf);
 
-/* Loads the weights, with a cache for `capacity` tokens. The file must stay open as long as the model. */
-void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity);
+/* Loads the weights, with a cache for `capacity` tokens, of which `chunk` (1 to CHUNK_MAX) are computed at once. The file
+ * must stay open as long as the model. */
+void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity,
+                size_t chunk);
 void model_close(struct model *m);
 
 /* Appends n tokens (1 or more) to the cache; the logits of what follows the last one, [n_token]. */
 const float *model_run(struct model *m, const uint32_t *ids, size_t n);
+
+/* Appends n tokens; the sum of -log p over the n tokens that really follow them, next[i] behind ids[i]. */
+double model_loss(struct model *m, const uint32_t *ids, const uint32_t *next, size_t n);
 
 /* attention.c: out = W_o [heads of x] for the n new rows of x, already normed, whose keys and values go to the
  * layer's cache. */

@@ -79,7 +79,7 @@ class Rounded(CliTest):
     @classmethod
     def setUpClass(cls):
         layer = read_layer()
-        cls.files, cls.values = {}, {}
+        cls.files, cls.bounds = {}, {}
         cls.matrices = {name: values for name, (_, values) in layer.items()}
         for kind, rounder in ROUNDERS.items():
             st, gguf, back = {}, {}, {}
@@ -100,6 +100,7 @@ class Rounded(CliTest):
             blob = file.read()
         values = struct.unpack(f"<{N * D}f", blob[-4 * N * D :])
         cls.x = [values[i : i + D] for i in range(0, N * D, D)]
+        cls.projected = [cls.project(m) for m in ("self.query", "self.key", "self.value")]
 
     def setUp(self):
         super().setUp()
@@ -112,11 +113,12 @@ class Rounded(CliTest):
         text = self.good("head", "-w", path, "-q", INPUT, *args, "-o", self.path("o.npy"), "--check")
         return text, read_npy(self.path("o.npy"))[1]
 
-    def project(self, module):
+    @classmethod
+    def project(cls, module):
         """The rows of W, and W x + b for each row x of the input."""
-        w, bias = self.matrices[module + ".weight"], self.matrices[module + ".bias"]
+        w, bias = cls.matrices[module + ".weight"], cls.matrices[module + ".bias"]
         rows = [w[i : i + D] for i in range(0, D * D, D)]
-        return rows, [[b + sum(map(mul, r, x)) for r, b in zip(rows, bias)] for x in self.x]
+        return rows, [[b + sum(map(mul, r, x)) for r, b in zip(rows, bias)] for x in cls.x]
 
     def errors(self, kind, rows):
         """Bounds of what the rounding of W does to W x."""
@@ -131,8 +133,8 @@ class Rounded(CliTest):
         moves by at most (exp(2 e) - 1) p |v - c| for any c, as both sets of weights add up to 1, and by what
         v moves; and it never leaves the range of the values.
         """
-        if not hasattr(type(self), "projected"):
-            type(self).projected = [self.project(m) for m in ("self.query", "self.key", "self.value")]
+        if kind in self.bounds:
+            return self.bounds[kind]
         (wq, q), (wk, k), (wv, v) = self.projected
         dq, dk, dv = (self.errors(kind, w) for w in (wq, wk, wv))
         bounds, factors = [], []
@@ -161,7 +163,8 @@ class Rounded(CliTest):
                     centred = sum(x * abs(y - mean[c]) for x, y in zip(p, column)) / total
                     row.append(min(grown * centred, max(column) - min(column)) + moved + 1e-5)
                 bounds[-1].append(row)
-        return bounds, factors
+        self.bounds[kind] = bounds, factors
+        return self.bounds[kind]
 
     def test_files_give_the_bits_of_their_values(self):
         for kind in self.files:

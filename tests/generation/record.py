@@ -23,6 +23,7 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
 LICENCE = HERE.parent.parent / "LICENSE"
+TEXT, TEXT_TOKENS = HERE.parent.parent / "examples" / "smollm2" / "text.txt", 2000
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 NEW, END = 96, 2  # new tokens; the end of the model's turn
 
@@ -103,6 +104,19 @@ def generate(model, ids):
     return steps
 
 
+def perplexity(model, text, n):
+    """exp of the mean of -log p over all but the first of the text's first n tokens."""
+    ids, loss = tokens_of(model, text, False)[:n], 0.0
+    assert len(ids) == n
+    model.reset()
+    for id_, after in zip(ids, ids[1:]):
+        model.eval([id_])
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),))
+        logits = logits.astype(np.float64)
+        loss += np.log(np.sum(np.exp(logits - logits.max()))) + logits.max() - logits[after]
+    return float(np.exp(loss / (n - 1)))
+
+
 def long_prompt(model, n):
     """A question about as much of the licence as makes n tokens with the template."""
     licence = LICENCE.read_text()
@@ -133,6 +147,7 @@ def record(model, name):
     return {
         "model": name,
         "recorded_with": f"llama-cpp-python {llama_cpp.__version__}, weights dequantised to f32 by gguf",
+        "perplexity": [TEXT_TOKENS, round(perplexity(model, TEXT.read_text(), TEXT_TOKENS), 6)],
         "texts": [{"text": text, "ids": tokens_of(model, text, False)} for text in TEXTS],
         "cases": cases,
     }

@@ -7,6 +7,7 @@ everything is skipped.
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 EXE = os.environ["SMOLLM2_EXE"]
 SANITIZED = os.environ.get("ATTN_SANITIZED") == "1"
+TEXT = ROOT / "examples" / "smollm2" / "text.txt"
 FIXTURE = json.loads((HERE / "fixture.json").read_text(encoding="ascii"))
 END = 2  # <|im_end|>
 
@@ -133,6 +135,28 @@ class Greedy(unittest.TestCase):
         self.assertEqual([int(x) for x in done.stdout.split(b"new")[1].split()], ids[: ids.index(END)])
 
 
+class Perplexity(unittest.TestCase):
+    """Of examples/smollm2/text.txt, against llama.cpp's on the same weights in f32."""
+
+    def perplexity(self, n, *options):
+        done = run("--perplexity", str(TEXT), "-n", str(n), *options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = re.fullmatch(rb"perplexity ([\d.]+) of (\d+) tokens\n", done.stdout)
+        self.assertEqual(int(found[2]), n)
+        return float(found[1])
+
+    @unittest.skipIf(SANITIZED, "too slow without optimisation")
+    def test_text(self):
+        n, theirs = FIXTURE["perplexity"]
+        self.assertLess(abs(self.perplexity(n) / theirs - 1), 1e-5)
+
+    def test_chunks_change_nothing(self):
+        n = 8 if SANITIZED else 100
+        whole = self.perplexity(n)
+        self.assertEqual(self.perplexity(n, "--chunk", "1"), whole)
+        self.assertEqual(self.perplexity(n, "--chunk", "33", "-t", "2"), whole)
+
+
 class Errors(unittest.TestCase):
     def refused(self, *options, says, stdin="", **named):
         done = run(*options, stdin=stdin, **named)
@@ -141,8 +165,14 @@ class Errors(unittest.TestCase):
         self.assertIn(says, done.stderr.decode())
 
     def test_options(self):
-        self.refused(says="give the prompt either")
-        self.refused("-p", "a", "-f", "b", says="give the prompt either")
+        self.refused(says="give either --prompt")
+        self.refused("-p", "a", "-f", "b", says="give either --prompt")
+        self.refused("-p", "a", "--perplexity", "b", says="give either --prompt")
+        self.refused("-f", "a", "--perplexity", "b", says="give either --prompt")
+        self.refused("--perplexity", "/nonexistent", says="--perplexity: cannot open /nonexistent")
+        self.refused("--perplexity", "-", stdin="a", says="--perplexity: the text has one token")
+        self.refused("--perplexity", "-", "-n", "1", stdin="a b c", says="--tokens: '1'")
+        self.refused("-p", "a", "--chunk", "0", says="--chunk: '0'")
         self.refused("-p", "a", "b", says="stray argument 'b'")
         self.refused("-p", "a", "--nonsense", says="--nonsense")
         self.refused("-p", "a", "-n", "many", says="--tokens: 'many'")
