@@ -127,6 +127,44 @@ static void find_heads(struct model *m, const struct weights *w, size_t layer, c
     json_decref(config);
 }
 
+/* Rows [first, first + n) of a matrix. */
+static struct matrix slice(const struct matrix *m, size_t first, size_t n) {
+    struct matrix part = {.stored = m->stored,
+                          .data = m->data + first * m->k,
+                          .bias = m->bias ? m->bias + first : NULL,
+                          .n = n,
+                          .k = m->k};
+
+    part.stored.data = (char *)m->stored.data + (ptrdiff_t)first * m->stored.stride[2];
+    part.stored.size[2] = n;
+    return part;
+}
+
+/* W_q holds the rows of all three: heads of one size, those of q, of k, of v. */
+static void split(struct model *m, const struct weights *w, size_t layer, const struct request *r) {
+    struct matrix all = m->w_q;
+    size_t heads, kv, p;
+
+    heads = r->heads ? parse_count(r->heads, "--heads", 1, HEADS_MAX)
+                     : weights_count(w, "attention.head_count", layer);
+    kv = r->kv_heads ? parse_count(r->kv_heads, "--kv-heads", 1, HEADS_MAX)
+                     : weights_count(w, "attention.head_count_kv", layer);
+    kv = kv ? kv : heads;
+    if (heads == 0 || heads > HEADS_MAX || kv > HEADS_MAX) {
+        die("--heads: not given, and the metadata of %s has no attention.head_count from 1 to %d", m->path,
+            HEADS_MAX);
+    }
+    p = all.n / (heads + 2 * kv);
+    if (p == 0 || all.n % (heads + 2 * kv)) {
+        die("--heads: W_q, W_k and W_v have %zu outputs together, which %zu heads and twice %zu do not "
+            "divide",
+            all.n, heads, kv);
+    }
+    m->w_q = slice(&all, 0, heads * p);
+    m->w_k = slice(&all, heads * p, kv * p);
+    m->w_v = slice(&all, (heads + kv) * p, kv * p);
+}
+
 static void check_shape(struct model *m) {
     if (m->n_head % m->n_head_kv) {
         die("--kv-heads: %zu query heads are not a multiple of %zu key/value heads", m->n_head, m->n_head_kv);
@@ -221,15 +259,16 @@ static void load_additive(struct model *m, const struct weights *file, const str
 static char *list_types(const struct names *names) {
     char *text = copy_text("");
 
-    for (size_t i = 0; i < PROJECTIONS && names->weight[i]; i++) {
-        const char *name = names->weight[i]->type_name;
+    for (size_t i = 0; i < PROJECTIONS; i++) {
+        const char *name = names->weight[i] ? names->weight[i]->type_name : NULL;
         size_t before = 0;
         char *longer;
 
-        while (before < i && strcmp(names->weight[before]->type_name, name) != 0) {
+        while (before < i &&
+               !(name && names->weight[before] && !strcmp(names->weight[before]->type_name, name))) {
             before++;
         }
-        if (before == i) {
+        if (name && before == i) {
             longer = print_text("%s%s%.20s", text, i ? " and " : "", name);
             release(text);
             text = longer;
@@ -274,6 +313,9 @@ void model_load(struct model *m, const struct request *r) {
     m->w_k = load_matrix(&w, names.weight[1], names.bias[1]);
     m->w_v = load_matrix(&w, names.weight[2], names.bias[2]);
     m->w_o = load_matrix(&w, names.weight[3], names.bias[3]);
+    if (names.fused) {
+        split(m, &w, names.layer, r);
+    }
     find_heads(m, &w, names.layer, r);
     check_shape(m);
     load_additive(m, &w, r);

@@ -13,7 +13,7 @@
 
 struct family {
     const char *name, *container;
-    const char *module[PROJECTIONS];
+    const char *module[PROJECTIONS];          /* without those of k and v where the first holds all three */
     const char *input_norm, *q_norm, *k_norm; /* or NULL */
     int rotary;
 };
@@ -56,6 +56,12 @@ static const struct family families[] = {
      .module = {"attn_q", "attn_k", "attn_v", "attn_o"},
      .input_norm = "attn_norm"},
     {.name = "llama.cpp", .container = "blk", .module = {"attn_q", "attn_k", "attn_v", "attn_out"}},
+    {.name = "llama.cpp",
+     .container = "blk",
+     .module = {"attn_qkv", NULL, NULL, "attn_output"},
+     .input_norm = "attn_norm",
+     .q_norm = "attn_q_norm",
+     .k_norm = "attn_k_norm"},
 };
 
 /* Where the search stands: the stack of the layer taken so far. */
@@ -152,13 +158,10 @@ static struct match search(const struct weights *w, const struct request *reques
         }
     }
     if (lowest == SIZE_MAX) {
-        die("%s: no projection matrices with the names of a BERT or Llama model, or of llama.cpp%s%s; name "
+        die("%s: no projection matrices with the names of a BERT or Llama model, or of llama.cpp%s; name "
             "them with "
             "--wq, --wk, --wv",
-            w->file.path, request->prefix ? " and that --prefix" : "",
-            weights_find(w, "blk.0.attn_qkv.weight")
-                ? " (attn_qkv is three in one, which this command does not take)"
-                : "");
+            w->file.path, request->prefix ? " and that --prefix" : "");
     }
     if (!best.name) {
         die("--layer: %s has layers %zu to %zu, not %zu", w->file.path, lowest, highest, wanted);
@@ -206,10 +209,11 @@ void names_find(struct names *names, const struct weights *w, const struct reque
     m.family = refine(w, &m);
     names->family = m.family->name;
     names->layer = m.layer;
+    names->fused = !m.family->module[1];
     for (size_t i = 0; i < PROJECTIONS; i++) {
         names->weight[i] = layer_tensor(w, &m, m.family->module[i], "weight");
         names->bias[i] = layer_tensor(w, &m, m.family->module[i], "bias");
-        if (!names->weight[i] && i < 3) {
+        if (!names->weight[i] && m.family->module[i] && i < 3) {
             die("%s: layer %zu has no tensor %s.weight; name the matrices with --wq, --wk, --wv",
                 w->file.path, m.layer, m.family->module[i]);
         }

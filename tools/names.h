@@ -14,6 +14,7 @@ struct names {
     const struct tensor *bias[PROJECTIONS];   /* each may be NULL */
     const char *family;                       /* "BERT", or NULL: by option */
     size_t layer;
+    int fused; /* weight[0] and bias[0] hold the rows of q, then those of k and v, which are NULL */
 
     /* What the models do besides, and this command does not. */
     int rotary;                      /* q and k are rotated by position */

@@ -290,6 +290,19 @@ class Gguf(CliTest):
         self.assert_close(self.computed(path), self.want())
         self.assert_close(self.computed(path, "-l", 11), self.want(other))
 
+    def test_three_in_one(self):
+        joined = {"qkv": self.w["q"] + self.w["k"] + self.w["v"], "output": self.w["output"]}
+        want = self.want()
+        out = linear(
+            [[x for h in want for x in h[i]] for i in range(self.n)], joined["output"], self.b["output"]
+        )
+        self.b["qkv"] = self.b["q"] + self.b["k"] + self.b["v"]
+        path = self.model(self.tensors(w=joined), self.metadata())
+        self.assert_close(self.computed(path), want)
+        self.assert_close(self.computed(path, "-m"), out)
+        path = self.model(self.tensors(w=joined), {})
+        self.assert_close(self.computed(path, "-n", self.heads, "--kv-heads", self.kv), want)
+
     def test_permuted_rows_change_nothing(self):
         """llama.cpp puts columns i and i + p/2 of a head of W_q and W_k side by side, for its rotation."""
         order = [i // 2 + i % 2 * (self.p // 2) for i in range(self.p)]

@@ -102,9 +102,11 @@ class Hostile(CliTest):
         self.refuse_model("tensor a?attn", "?[2J", tensors=shouting, sizes=[1, 1 << 40])
         self.refuse_model("ends behind", tensors={"n" * 100000: self.tensor(1, 1)}, sizes=[1, 1 << 40])
         self.refuse_model("no projection matrices", tensors={"a": self.tensor(1, 1)})
-        self.refuse_model(
-            "no projection matrices", "attn_qkv", tensors={"blk.0.attn_qkv.weight": self.tensor(1, 1)}
-        )
+        for rows in (1, 5, 3 * HEADS * P + 1):
+            _, command = self.run_file(gguf_bytes({"blk.0.attn_qkv.weight": self.tensor(rows, D)}, GOOD))
+            self.bad(*command, says=["--heads", f"have {rows} outputs together"])
+        _, command = self.run_file(gguf_bytes({"blk.0.attn_qkv.weight": self.tensor(3 * HEADS * P, D)}, {}))
+        self.bad(*command, says=["--heads", "attention.head_count"])
         some = {n: t for n, t in self.tensors.items() if "attn_k" not in n}
         self.refuse_model("no tensor attn_k.weight", tensors=some)
         self.bad(
