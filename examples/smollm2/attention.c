@@ -23,18 +23,22 @@ void attend(struct model *m, struct layer *layer, float *x, size_t n, float *out
     m->attention_seconds += seconds() - start;
 }
 
-void make_cache(const struct model *m, struct layer *layer) {
+void make_cache(struct model *m, struct layer *layer) {
+    int panels = m->k_dtype == ATTN_F32 || m->k_dtype == ATTN_F16 || m->k_dtype == ATTN_BF16;
     const attn_kv_shape shape = {.size = sizeof shape,
-                                 .layout = ATTN_KV_PANELS,
+                                 .layout = panels ? ATTN_KV_PANELS : ATTN_KV_ROWS,
                                  .n_sequences = 1,
                                  .blocks_per_sequence = (m->capacity + CACHE_BLOCK - 1) / CACHE_BLOCK,
                                  .block_rows = CACHE_BLOCK,
                                  .n_head_kv = m->n_head_kv,
                                  .p_k = m->d_head,
-                                 .p_v = m->d_head};
+                                 .p_v = m->d_head,
+                                 .k_dtype = m->k_dtype,
+                                 .v_dtype = m->v_dtype};
     size_t bytes;
 
     check(m, attn_kv_bytes(m->context, &shape, &bytes), "attn_kv_bytes");
+    m->cache_bytes += bytes;
     layer->cache_memory = get_array(bytes, 1);
     layer->cache.size = sizeof layer->cache;
     check(m, attn_kv_create(m->context, &shape, layer->cache_memory, bytes, &layer->cache), "attn_kv_create");

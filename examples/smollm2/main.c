@@ -19,7 +19,7 @@
 
 /* As on the command line; NULL where not given. */
 struct request {
-    char *model, *prompt, *prompt_file, *perplexity, *tokens, *chunk, *threads, *backend;
+    char *model, *prompt, *prompt_file, *perplexity, *tokens, *chunk, *kv, *threads, *backend;
     int raw, ids, logits, ignore_end;
 };
 
@@ -39,6 +39,8 @@ static void parse(int argc, const char **argv, struct request *r) {
          "tokens to generate at most (default 200; 0: only encode)", "N"},
         {"chunk", 0, POPT_ARG_STRING, &r->chunk, 0,
          "tokens of a prompt or text that are computed at once (default 512); no result depends on it", "N"},
+        {"kv", 0, POPT_ARG_STRING, &r->kv, 0,
+         "type of the cache: f32 (default), f16, bf16, q8_0 or q4_0, or two of them: keys,values", "TYPE"},
         {"ignore-end", 0, POPT_ARG_NONE, &r->ignore_end, 0, "go on behind the end of the answer", NULL},
         {"ids", 'i', POPT_ARG_NONE, &r->ids, 0,
          "print the ids of the prompt's and the new tokens, not the text", NULL},
@@ -70,8 +72,8 @@ static void parse(int argc, const char **argv, struct request *r) {
 
 /* popt copies the texts. */
 static void drop_request(struct request *r) {
-    char *const texts[] = {r->model,  r->prompt, r->prompt_file, r->perplexity,
-                           r->tokens, r->chunk,  r->threads,     r->backend};
+    char *const texts[] = {r->model, r->prompt, r->prompt_file, r->perplexity, r->tokens,
+                           r->chunk, r->kv,     r->threads,     r->backend};
 
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         free(texts[i]);
@@ -241,6 +243,26 @@ static void generate(struct model *m, const struct tokenizer *t, const struct re
     free(new.id);
 }
 
+static attn_dtype parse_type(const char *text, size_t length) {
+    static const attn_dtype types[] = {ATTN_F32, ATTN_F16, ATTN_BF16, ATTN_Q8_0, ATTN_Q4_0};
+
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        if (strlen(attn_dtype_name(types[i])) == length &&
+            memcmp(attn_dtype_name(types[i]), text, length) == 0) {
+            return types[i];
+        }
+    }
+    die("--kv: '%.*s' is not one of f32, f16, bf16, q8_0, q4_0", (int)length, text);
+}
+
+/* Of keys and values: a name, or two with a comma between them. */
+static void parse_types(const char *text, attn_dtype *k, attn_dtype *v) {
+    size_t length = strcspn(text, ",");
+
+    *k = parse_type(text, length);
+    *v = text[length] ? parse_type(text + length + 1, strlen(text + length + 1)) : *k;
+}
+
 /* exp of the mean of -log p over all tokens but the first. */
 static void measure(struct model *m, const struct ids *text) {
     double start = seconds(), loss = model_loss(m, text->id, text->id + 1, text->n - 1);
@@ -270,6 +292,7 @@ static void run(const struct request *r, const struct gguf *gguf, const struct t
             " prompt or give fewer --tokens",
             prompt->n, n_new, m.n_trained);
     }
+    parse_types(r->kv ? r->kv : "f32", &m.k_dtype, &m.v_dtype);
     if (attn_context_create(&options, &context) != ATTN_OK) {
         die("%s", error);
     }
@@ -277,9 +300,9 @@ static void run(const struct request *r, const struct gguf *gguf, const struct t
     if (m.n_token != t->n) {
         die("the vocabulary has %zu tokens and the model %zu; the file is damaged", t->n, m.n_token);
     }
-    fprintf(stderr, "loaded in %.2f s (weights packed: %.1f MB), backend %s, %zu threads\n",
-            seconds() - start, 1e-6 * (double)m.weight_bytes, attn_context_backend(context),
-            attn_context_workers(context));
+    fprintf(stderr, "loaded in %.2f s (weights %.1f MB, caches %.1f MB), backend %s, %zu threads\n",
+            seconds() - start, 1e-6 * (double)m.weight_bytes, 1e-6 * (double)m.cache_bytes,
+            attn_context_backend(context), attn_context_workers(context));
     if (r->perplexity) {
         measure(&m, prompt);
     } else {

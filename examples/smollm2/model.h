@@ -32,9 +32,11 @@ struct model {
     const attn_packed *w_output;
     float *output_norm;
 
-    size_t capacity;     /* tokens that the caches have room for */
-    size_t chunk;        /* rows that are computed at once at most: no result depends on it */
-    size_t weight_bytes; /* of all packed weights */
+    size_t capacity;             /* tokens that the caches have room for */
+    size_t chunk;                /* rows that are computed at once at most: no result depends on it */
+    size_t weight_bytes;         /* of all packed weights */
+    size_t cache_bytes;          /* of all caches */
+    attn_dtype k_dtype, v_dtype; /* of the caches */
     /* for a chunk of rows: residual stream, its norm, what a sub-layer adds, MLP */
     float *x, *normed, *update, *mlp, *logits;
     double attention_seconds; /* time spent in attend() */
@@ -48,7 +50,7 @@ enum { CACHE_BLOCK = 256 };
 /* The sizes from the file's metadata; dies where it is another kind of model. Loads nothing. */
 void model_describe(struct model *m, const struct gguf *gguf);
 
-/* Loads the weights, with a cache for `capacity` tokens, of which `chunk` (1 to CHUNK_MAX) are computed at once. The file
+/* Loads the weights, with a cache of the types k_dtype and v_dtype for `capacity` tokens, of which `chunk` (1 to CHUNK_MAX) are computed at once. The file
  * must stay open as long as the model. */
 void model_load(struct model *m, const struct gguf *gguf, attn_context *context, size_t capacity,
                 size_t chunk);
@@ -63,7 +65,7 @@ double model_loss(struct model *m, const uint32_t *ids, const uint32_t *next, si
 /* attention.c: out = W_o [heads of x] for the n new rows of x, already normed, whose keys and values go to the
  * layer's cache. */
 void attend(struct model *m, struct layer *layer, float *x, size_t n, float *out);
-void make_cache(const struct model *m, struct layer *layer);
+void make_cache(struct model *m, struct layer *layer);
 
 /* y = x W^T for n rows; sizes as packed. */
 void linear(struct model *m, float *x, size_t n, const attn_packed *w, float *y);

@@ -150,6 +150,17 @@ class Perplexity(unittest.TestCase):
         n, theirs = FIXTURE["perplexity"]
         self.assertLess(abs(self.perplexity(n) / theirs - 1), 1e-5)
 
+    @unittest.skipIf(SANITIZED, "too slow without optimisation")
+    def test_caches(self):
+        """Rounded keys and values cost little (q4_0 much); chunks change nothing there either."""
+        exact = self.perplexity(300)
+        for types, most in (("f16", 1e-3), ("bf16", 1e-3), ("q8_0", 3e-3), ("q4_0", 1), ("f16,q8_0", 3e-3)):
+            rounded = self.perplexity(300, "--kv", types)
+            self.assertNotEqual(rounded, exact)
+            self.assertLess(abs(rounded / exact - 1), most, types)
+        self.assertEqual(self.perplexity(40, "--kv", "q8_0,f16", "--chunk", "1"),
+                         self.perplexity(40, "--kv", "q8_0,f16"))
+
     def test_chunks_change_nothing(self):
         n = 8 if SANITIZED else 100
         whole = self.perplexity(n)
@@ -173,6 +184,8 @@ class Errors(unittest.TestCase):
         self.refused("--perplexity", "-", stdin="a", says="--perplexity: the text has one token")
         self.refused("--perplexity", "-", "-n", "1", stdin="a b c", says="--tokens: '1'")
         self.refused("-p", "a", "--chunk", "0", says="--chunk: '0'")
+        for bad in ("f64", "q4_K", "f32,", ",f32", "f32,f32,f32", ""):
+            self.refused("-p", "a", "--kv", bad, says="--kv: '")
         self.refused("-p", "a", "b", says="stray argument 'b'")
         self.refused("-p", "a", "--nonsense", says="--nonsense")
         self.refused("-p", "a", "-n", "many", says="--tokens: 'many'")
