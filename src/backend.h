@@ -24,9 +24,12 @@
 #define ATTN_FAR 2048
 
 /*
- * y[i][o] = bias[o] + sum_k x[i][k] w[o][k] for rows [0, m) and outputs [o0, o1), canonical order.
- * panels: panel p holds outputs [p*nr, (p+1)*nr) as [k][width], width = nr, but the last panel's is the
- * number of its outputs rounded up to ATTN_PANEL_UNIT, zero-filled; panel p starts p*nr*k floats in.
+ * y[i][o] = bias[o] + sum_k x[i][k] w[o][k] for rows [0, m) and outputs [o0, o1), canonical order; w is what to_f32 makes
+ * of weights of another type.
+ * panels: panel p holds outputs [p*nr, (p+1)*nr) as weights.h says for its type and its width, nr, but the last panel's is the
+ * number of its outputs rounded up to ATTN_PANEL_UNIT, zero-filled; panel p starts p*nr*row_bytes in.
+ * scratch: the worker's own linear_scratch bytes, aligned to ATTN_ALIGN; block formats only, and contents undefined before and
+ * after.
  * bias: as wide as the panels together, zero-filled, or NULL.
  * o0 is a multiple of nr, o1 another one or n; y points at the element for output o0. Exactly m x (o1 - o0) floats of y are
  * written and exactly m x k of x are read. y overlaps nothing. x, y: any alignment. m, k >= 1, o1 > o0.
@@ -36,9 +39,12 @@ struct attn_linear_task {
     ptrdiff_t x_row;
     float *y;
     ptrdiff_t y_row;
-    size_t m, k;
-    const float *panels;
+    size_t m, k; /* k: a multiple of the type's block */
+    attn_dtype dtype;
+    size_t row_bytes; /* attn_weights_row() of the type and k */
+    const void *panels;
     const float *bias;
+    float *scratch;
     size_t n;      /* outputs of the whole matrix */
     size_t o0, o1; /* the ones to compute */
     size_t o_next; /* a hint: the thread's next task begins there (a multiple of nr); n or more: not known */
@@ -245,7 +251,8 @@ struct attn_backend {
         pool_blocks; /* that pool takes at once, where it has to gather keys or values; at most ATTN_BLOCKS_MAX */
     /* rows up to which pool takes several heads at once: dot products, no weights, no scores; 0: none */
     size_t pool_heads_rows;
-    int splits; /* pool takes parts */
+    int splits;            /* pool takes parts */
+    size_t linear_scratch; /* bytes, a multiple of ATTN_ALIGN */
     attn_linear_fn *linear;
     attn_pool_fn *pool;
     attn_merge_fn *merge;

@@ -81,6 +81,17 @@ static void take_callers_scratch(attn_context *c, void *memory, size_t bytes) {
     c->scratch_bytes = skip < bytes ? bytes - skip : 0;
 }
 
+/* Where projections convert weights. Pages that no call touches cost nothing. */
+static attn_status open_linear_scratch(attn_context *c) {
+    size_t bytes = 0;
+    const int fits = attn_size_add(&bytes, c->executor.n_workers, c->backend->linear_scratch);
+    c->linear_scratch = fits && bytes ? aligned_alloc(ATTN_ALIGN, bytes) : NULL;
+    if (fits && (!bytes || c->linear_scratch)) return ATTN_OK;
+    attn_executor_close(&c->executor);
+    return attn_fail(c, ATTN_ERROR_MEMORY, "the system gives no %zu bytes for each of %zu workers",
+                     c->backend->linear_scratch, c->executor.n_workers);
+}
+
 /* More than any machine has, few enough that no size inside the pool wraps. */
 enum { MOST_THREADS = 1 << 16 };
 
@@ -102,7 +113,7 @@ static attn_status open_context(attn_context *c, const attn_options *options) {
     if (!attn_executor_open(&c->executor, o.executor, o.n_threads))
         return attn_fail(c, ATTN_ERROR_MEMORY, "options.n_threads: the system gives no %zu threads",
                          o.n_threads);
-    return ATTN_OK;
+    return open_linear_scratch(c);
 }
 
 /* Where the caller wants the text of an error of attn_context_create(), before its options are checked. */
@@ -136,6 +147,7 @@ void attn_context_destroy(attn_context *c) {
     if (!c) return;
     attn_executor_close(&c->executor);
     if (c->scratch_owned) free(c->scratch);
+    free(c->linear_scratch);
     free(c);
 }
 

@@ -13,6 +13,8 @@ struct attn_context {
     char *scratch; /* aligned to ATTN_ALIGN */
     size_t scratch_bytes;
     int scratch_owned;
+    char *
+        linear_scratch; /* the backend's linear_scratch bytes for each worker, aligned to ATTN_ALIGN; or NULL: 0 bytes */
     char error[256];
     struct attn_rope_cache rope; /* the frequencies of the last calls that rotated */
 };

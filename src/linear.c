@@ -9,6 +9,7 @@ struct job {
     const float *x;
     float *y;
     const attn_packed *w;
+    char *scratch;                                    /* of all workers */
     ptrdiff_t x_stride[2], y_stride[2], x_row, y_row; /* outer, inner; row */
     size_t n_inner, m, o0, o1, n_workers;
     size_t row_blocks, rows, column_blocks, columns; /* of a task */
@@ -23,7 +24,6 @@ struct round {
 static void run_task(void *arg, size_t index, size_t worker) {
     const struct round *r = arg;
     const struct job *j = r->jobs;
-    (void)worker;
     for (const size_t *n = r->n_tasks; index >= *n; n++, j++) index -= *n;
     const size_t column = index % j->column_blocks, row = index / j->column_blocks % j->row_blocks;
     const size_t outer = index / j->column_blocks / j->row_blocks;
@@ -37,8 +37,11 @@ static void run_task(void *arg, size_t index, size_t worker) {
         .y_row = j->y_row,
         .m = attn_min(j->m - row * j->rows, j->rows),
         .k = (size_t)j->w->k,
+        .dtype = (attn_dtype)j->w->dtype,
+        .row_bytes = attn_packed_row(j->w),
         .panels = attn_packed_panels(j->w),
         .bias = attn_packed_bias(j->w),
+        .scratch = (float *)(void *)(j->scratch + worker * j->backend->linear_scratch),
         .n = (size_t)j->w->n,
         .o0 = j->o0 + first,
         .o1 = attn_min(j->o0 + first + j->columns, j->o1),
@@ -50,16 +53,18 @@ static void run_task(void *arg, size_t index, size_t worker) {
 /*
  * Cuts m rows x n outputs into tasks, from the shapes alone. Rows: at most ROWS, so that a task's rows of
  * one K block (192 x 1024 floats) stay in L2 beside a panel. A task does at least WORK multiply-adds (about
- * 8 us on one core at the peak; reading a panel from memory counts as STREAM rows), and where the whole is
+ * 8 us on one core at the peak; reading a panel of f32 from memory counts as STREAM
+ * rows, of other types as their part of that), and where the whole is
  * large enough there are at least TASKS of them, of 4 WORK: lower strips of rows cost a few percent. A smaller one
  * becomes FEW_TASKS of WORK.
  */
 static void partition(struct job *j, size_t n, size_t k) {
-    enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, TASKS = 64, FEW_TASKS = 4 };
+    enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, STREAM_LEAST = 4, TASKS = 64, FEW_TASKS = 4 };
     const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
     const size_t panels = attn_ceil_div(n, nr), strips = attn_ceil_div(j->m, mr);
     j->row_blocks = attn_ceil_div(j->m, ROWS / mr * mr);
-    const size_t panel_work = (attn_ceil_div(j->m, j->row_blocks) + STREAM) * attn_min(nr, n) * k;
+    const size_t stream = attn_max(STREAM_LEAST, STREAM * attn_packed_row(j->w) / (4 * k));
+    const size_t panel_work = (attn_ceil_div(j->m, j->row_blocks) + stream) * attn_min(nr, n) * k;
     size_t each = attn_min(panels, attn_max(1, WORK / attn_max(panel_work, 1)));
     each =
         attn_max(each, attn_ceil_div(panels * j->row_blocks, 4 * TASKS)); /* no more tasks than are of use */
@@ -111,6 +116,7 @@ static size_t plan(attn_context *c, const struct attn_linear_call *call, struct 
         .x = x->data,
         .y = y->data,
         .w = call->w,
+        .scratch = c->linear_scratch,
         .x_stride = {outer.x, inner.x},
         .y_stride = {outer.y, inner.y},
         .x_row = rows.x,

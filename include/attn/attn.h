@@ -217,15 +217,26 @@ ATTN_API ATTN_NODISCARD attn_status attn_pack_linear_bytes(attn_context *context
                                                            size_t *bytes);
 
 /*
- * Packs w [1, 1, n, k] f32 (row o holds the weights of output o; torch.nn.Linear's layout) and bias
+ * Packs w [1, 1, n, k] (row o holds the weights of output o; torch.nn.Linear's layout, and a GGUF file's) and bias
  * (n floats, or NULL for none) into memory, which must be 64-byte aligned and at least
  * attn_pack_linear_bytes() long and must not overlap w or bias. *packed is then memory itself.
+ * w is f32, f16, bf16, q8_0, q4_0, q4_1, Q4_K or Q6_K and stays that: the packed weights have the bytes of w, of n rounded up
+ * to a multiple of 16 (bf16: and of k to one of 2), a header of 64 and the bias.
  * Packing is exact. Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH (memory too
  * small).
  */
 ATTN_API ATTN_NODISCARD attn_status attn_pack_linear(attn_context *context, const attn_tensor *w,
                                                      const float *bias, void *memory, size_t bytes,
                                                      const attn_packed **packed);
+
+/*
+ * The way back: w [1, 1, n, k] of the packed weights' own type gets the bytes that were packed, bias (n floats, or NULL) the
+ * bias, or zeros where none was. So packed weights can be checked, or packed again for another backend, without the file
+ * that they came from. w, bias and packed must not overlap. Errors: ARGUMENT, SHAPE, STRIDE, DTYPE (w is of another
+ * type), OVERLAP, OVERFLOW, PACKED.
+ */
+ATTN_API ATTN_NODISCARD attn_status attn_unpack_linear(attn_context *context, const attn_packed *packed,
+                                                       const attn_tensor *w, float *bias);
 
 /*
  * Checks that memory (64-byte aligned; a mapped file, say) holds weights packed by this version for the
@@ -238,8 +249,14 @@ ATTN_API ATTN_NODISCARD attn_status attn_packed_open(attn_context *context, cons
 /* Number of outputs (n) and inputs (k) of packed weights; either pointer may be NULL. */
 ATTN_API void attn_packed_shape(const attn_packed *packed, size_t *n, size_t *k);
 
+/* Element type of packed weights; ATTN_F32 for NULL. */
+ATTN_API attn_dtype attn_packed_dtype(const attn_packed *packed);
+
 /*
  * y = x W^T + b for every row: x [b, h, m, k], y [b, h, m, n], both f32. No scratch.
+ * Weights of another type are converted as attn_convert() does, exactly or with that type's one rounding, and nothing else is
+ * rounded: the bits are those of the same call with the converted weights packed as f32. They are never in memory as
+ * a whole: at most 256 KiB for each worker, which the context has from its creation on.
  * y must not overlap x or the weights. Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW,
  * PACKED.
  */

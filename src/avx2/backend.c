@@ -5,6 +5,7 @@
 #include "vec.h"
 #include "vec64.h"
 #include "load.h"
+#include "fields.h"
 #include "tile.h"
 #include "ukernel.h"
 
@@ -25,6 +26,7 @@ const struct attn_backend attn_backend_avx2 = {
     .pool_blocks = ATTN_BLOCKS_MAX,
     .pool_heads_rows = FEW_MOST,
     .splits = 1,
+    .linear_scratch = (size_t)LINEAR_NR * ATTN_K_BLOCK * sizeof(float),
     .linear = linear_body,
     .pool = pool_any,
     .merge = merge_any,

@@ -9,6 +9,7 @@
 #ifndef ATTN_UKERNEL_H
 #define ATTN_UKERNEL_H
 
+#include "fields.h"
 #include "tile.h"
 #include "vec.h"
 
@@ -17,25 +18,36 @@ ATTN_INLINE __m256 uk_broadcast(const float *low, const float *high, ptrdiff_t r
     return _mm256_broadcast_ss(i < 3 ? low + i * row : high + (i - 3) * row);
 }
 
-ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
-                           const float *panel, const float *ahead, const float *bias, float *y,
+/* The products of one k: number j of the step whose weights begin at panel. */
+ATTN_INLINE void uk_linear_products(int type, int mr, int nv, int j, const float *x, const float *high,
+                                    ptrdiff_t x_row, const char *panel, __m256 c[LINEAR_MR][LINEAR_NV]) {
+    __m256 w[LINEAR_NV];
+    ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load_weights(type, panel, nv, v, j);
+    ATTN_UNROLL for (int i = 0; i < mr; i++) {
+        const __m256 a = uk_broadcast(x, high, x_row, i);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(a, w[v], c[i][v]);
+    }
+}
+
+ATTN_INLINE void uk_linear(int type, int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const void *weights, const char *ahead, const float *bias, float *y,
                            ptrdiff_t y_row, size_t n, int accumulate) {
     __m256 c[LINEAR_MR][LINEAR_NV];
     const float *high = mr > 3 ? x + 3 * x_row : x;
+    const char *panel = weights;
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const __m256 b = bias ? _mm256_loadu_ps(bias + v * 8) : _mm256_setzero_ps();
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++, x++, high++, panel += nv * 8) {
-        __m256 w[LINEAR_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = _mm256_loadu_ps(panel + v * 8);
-        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 16);
-        ahead += lines * 16;
-        ATTN_UNROLL for (int i = 0; i < mr; i++) {
-            const __m256 a = uk_broadcast(x, high, x_row, i);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm256_fmadd_ps(a, w[v], c[i][v]);
-        }
+    const int step = v_weights_step(type);
+    ATTN_NO_UNROLL for (size_t left = k / (size_t)step; left;
+                        left--, x += step, high += step, panel += nv * 32) {
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 64);
+        ahead += lines * 64;
+        ATTN_UNROLL for (int j = 0; j < step; j++)
+            uk_linear_products(type, mr, nv, j, x + j, high + j, x_row, panel, c);
     }
+    if (k % (size_t)step) uk_linear_products(type, mr, nv, 0, x, high, x_row, panel, c);
     if (n == (size_t)nv * 8) { /* masked stores are slow: whole vectors take the plain ones */
         ATTN_UNROLL for (int i = 0; i < mr; i++) {
             ATTN_UNROLL for (int v = 0; v < nv; v++) {

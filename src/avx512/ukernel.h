@@ -9,27 +9,38 @@
 #ifndef ATTN_UKERNEL_H
 #define ATTN_UKERNEL_H
 
+#include "fields.h"
 #include "tile.h"
 #include "vec.h"
 
-ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
-                           const float *panel, const float *ahead, const float *bias, float *y,
+/* The products of one k: number j of the step whose weights begin at panel. */
+ATTN_INLINE void uk_linear_products(int type, int mr, int nv, int j, const float *x, ptrdiff_t x_row,
+                                    const char *panel, __m512 c[LINEAR_MR][LINEAR_NV]) {
+    __m512 w[LINEAR_NV];
+    ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load_weights(type, panel, nv, v, j);
+    ATTN_UNROLL for (int i = 0; i < mr; i++) {
+        const __m512 a = _mm512_set1_ps(x[i * x_row]);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(a, w[v], c[i][v]);
+    }
+}
+
+ATTN_INLINE void uk_linear(int type, int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const void *weights, const char *ahead, const float *bias, float *y,
                            ptrdiff_t y_row, size_t n, int accumulate) {
     __m512 c[LINEAR_MR][LINEAR_NV];
+    const char *panel = weights;
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const __m512 b = bias ? _mm512_loadu_ps(bias + v * 16) : _mm512_setzero_ps();
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++, x++, panel += nv * 16) {
-        __m512 w[LINEAR_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = _mm512_loadu_ps(panel + v * 16);
-        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 16);
-        ahead += lines * 16;
-        ATTN_UNROLL for (int i = 0; i < mr; i++) {
-            const __m512 a = _mm512_set1_ps(x[i * x_row]);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = _mm512_fmadd_ps(a, w[v], c[i][v]);
-        }
+    const int step = v_weights_step(type);
+    ATTN_NO_UNROLL for (size_t left = k / (size_t)step; left; left--, x += step, panel += nv * 64) {
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 64);
+        ahead += lines * 64;
+        ATTN_UNROLL for (int j = 0; j < step; j++)
+            uk_linear_products(type, mr, nv, j, x + j, x_row, panel, c);
     }
+    if (k % (size_t)step) uk_linear_products(type, mr, nv, 0, x, x_row, panel, c);
     const __mmask16 edge = (__mmask16)(0xffffu >> ((size_t)nv * 16 - n)); /* of the last vector */
     ATTN_UNROLL for (int i = 0; i < mr; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) {

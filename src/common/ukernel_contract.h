@@ -5,8 +5,9 @@
  *
  * uk_linear: one register tile of y = x W^T. mr in [1, LINEAR_MR] rows, nv in
  * [1, LINEAR_NV] vectors. y[i][o] = bias[o] + sum_k x[i][k] panel[k][o], one
- * chain of fused multiply-adds in ascending k. panel: [k][nv * VF32_N]. bias:
- * nv * VF32_N floats, or NULL for 0. n: outputs to write, in [1, nv * VF32_N];
+ * chain of fused multiply-adds in ascending k. panel: ATTN_F32 or ATTN_F16 (type)
+ * [k][nv * VF32_N], ATTN_BF16 [k / 2][nv * VF32_N][2]. ahead: `lines` cache lines
+ * to ask for at each step of one k, of f16 and bf16 two. bias: nv * VF32_N floats, or NULL for 0. n: outputs to write, in [1, nv * VF32_N];
  * nothing beyond y[i][n-1] is touched. accumulate: the chain's end is added to
  * what y holds (bias is then NULL).
  *
@@ -33,9 +34,9 @@
 
 #include "order.h"
 
-ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
-                           const float *panel, const float *ahead, const float *bias, float *y,
-                           ptrdiff_t y_row, size_t n, int accumulate);
+ATTN_INLINE void uk_linear(int type, int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const void *panel, const char *ahead, const float *bias, float *y, ptrdiff_t y_row,
+                           size_t n, int accumulate);
 ATTN_INLINE void uk_qk(int keys, int nv, size_t lanes, const float *k, ptrdiff_t k_row, size_t d,
                        const float *q, vf32 c[QK_KEYS][POOL_NV]);
 ATTN_INLINE void uk_pv(int cols, int nv, size_t lanes, size_t keys, const float *v, ptrdiff_t v_row,

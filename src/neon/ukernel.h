@@ -9,6 +9,7 @@
 #ifndef ATTN_UKERNEL_H
 #define ATTN_UKERNEL_H
 
+#include "fields.h"
 #include "tile.h"
 #include "vec.h"
 
@@ -34,28 +35,38 @@ ATTN_INLINE vf32 uk_fma_lane(vf32 a, int lane, vf32 b, vf32 c) {
     }
 }
 
-ATTN_INLINE void uk_linear(int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
-                           const float *panel, const float *ahead, const float *bias, float *y,
+/* The products of one k: number j of the step whose weights begin at panel. */
+ATTN_INLINE void uk_linear_products(int type, int mr, int nv, int j, const float *x, ptrdiff_t x_row,
+                                    const char *panel, vf32 c[LINEAR_MR][LINEAR_NV]) {
+    vf32 w[LINEAR_NV];
+    ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load_weights(type, panel, nv, v, j);
+    ATTN_UNROLL for (int i = 0; i < mr; i++) {
+        float a = x[i * x_row];
+        UKERNEL_SCALAR(a);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = vfmaq_n_f32(c[i][v], w[v], a);
+        if (i % LINEAR_AHEAD == LINEAR_AHEAD - 1 && i < mr - 1) UKERNEL_FENCE;
+    }
+}
+
+ATTN_INLINE void uk_linear(int type, int mr, int nv, int lines, size_t k, const float *x, ptrdiff_t x_row,
+                           const void *weights, const char *ahead, const float *bias, float *y,
                            ptrdiff_t y_row, size_t n, int accumulate) {
     vf32 c[LINEAR_MR][LINEAR_NV];
+    const char *panel = weights;
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const vf32 b = bias ? v_load(bias + v * VF32_N) : v_zero();
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
-    ATTN_NO_UNROLL for (size_t kk = 0; kk < k; kk++) {
-        vf32 w[LINEAR_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_load(panel + v * VF32_N);
-        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 16);
-        ahead += lines * 16;
-        ATTN_UNROLL for (int i = 0; i < mr; i++) {
-            float a = x[i * x_row];
-            UKERNEL_SCALAR(a);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = vfmaq_n_f32(c[i][v], w[v], a);
-            if (i % LINEAR_AHEAD == LINEAR_AHEAD - 1 && i < mr - 1) UKERNEL_FENCE;
-        }
-        x++;
-        panel += nv * VF32_N;
+    const int step = v_weights_step(type);
+    ATTN_NO_UNROLL for (size_t left = k / (size_t)step; left; left--) {
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 64);
+        ahead += lines * 64;
+        ATTN_UNROLL for (int j = 0; j < step; j++)
+            uk_linear_products(type, mr, nv, j, x + j, x_row, panel, c);
+        x += step;
+        panel += nv * 16;
     }
+    if (k % (size_t)step) uk_linear_products(type, mr, nv, 0, x, x_row, panel, c);
     ATTN_UNROLL for (int i = 0; i < mr; i++) {
         float *yi = y + i * y_row;
         ATTN_UNROLL for (int v = 0; v < nv; v++) {

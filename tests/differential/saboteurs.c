@@ -54,7 +54,7 @@ static void linear_reads_one_before(const struct attn_linear_task *t) {
 static void linear_reads_past_panels(const struct attn_linear_task *t) {
     honest->linear(t);
     const size_t unit = ATTN_PANEL_UNIT, whole = (t->n + unit - 1) / unit * unit;
-    if (t->o1 == t->n) (void)*(const volatile float *)(t->panels + whole * t->k);
+    if (t->o1 == t->n) (void)*(const volatile float *)((const float *)t->panels + whole * t->k);
 }
 
 static void linear_writes_an_input(const struct attn_linear_task *t) {
