@@ -6,6 +6,7 @@ int main(void) {
     Suite *suite = suite_create("errors");
     add_context_tests(suite);
     add_packed_tests(suite);
+    add_packed_types_tests(suite);
     add_rope_tests(suite);
     add_tensor_tests(suite);
     add_call_tests(suite);

@@ -13,6 +13,7 @@ void add_kv_memory_tests(Suite *suite);
 void add_kv_sdpa_tests(Suite *suite);
 void add_merge_tests(Suite *suite);
 void add_packed_tests(Suite *suite);
+void add_packed_types_tests(Suite *suite);
 void add_rope_tests(Suite *suite);
 void add_scratch_tests(Suite *suite);
 void add_step_tests(Suite *suite);
