@@ -79,6 +79,13 @@
 #define PANELS_OF(TYPE) \
     SDPA_OF(TYPE, 128, 1, 1, 32768, FULL, CACHE_PANELS), SDPA_OF(TYPE, 128, 4, 1, 32768, FULL, CACHE_PANELS)
 
+#define APPEND_TO(TYPE, CACHE)                                                                         \
+    {                                                                                                  \
+        .kind = ROW_APPEND, .n_head_kv = 8, .n_kv = 2048, .d = 128, .p = 128, .batch = 1, .n_head = 8, \
+        .cache = (CACHE), .type = (TYPE)                                                               \
+    }
+#define APPENDS_TO(CACHE) APPEND_TO(ATTN_F32, CACHE), APPEND_TO(ATTN_F16, CACHE), APPEND_TO(ATTN_BF16, CACHE)
+
 static const struct row rows[] = {
     LINEAR(2048, 2048, 2048),
     LINEAR(512, 4096, 4096),
@@ -191,6 +198,10 @@ static const struct row rows[] = {
     DECODE_FROM(CACHE_PANELS, 1, 8),
     PANELS_OF(ATTN_F16),
     PANELS_OF(ATTN_BF16),
+    APPENDS_TO(CACHE_PAGED),
+    APPENDS_TO(CACHE_PANELS),
+    APPEND_TO(ATTN_Q8_0, CACHE_PAGED),
+    APPEND_TO(ATTN_Q4_0, CACHE_PAGED),
 
     HEAD(512, 768, 64),
     HEAD(128, 512, 64),
@@ -264,7 +275,7 @@ static const char *causal_suffix(const struct row *r) {
 }
 
 static void fused_name(const struct row *r, char *name, size_t bytes) {
-    static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead"};
+    static const char *const kinds[] = {"linear", "prefill", "additive", "head", "multihead", "append"};
     char kind[32];
     static const char *const caches[] = {"", "/paged", "/panels"};
     const char *layout = r->key_major ? "/key-major" : caches[r->cache], *state = r->warm   ? "/warm"
@@ -293,6 +304,9 @@ static void fused_name(const struct row *r, char *name, size_t bytes) {
         break;
     case ROW_ADDITIVE: snprintf(name, bytes, "%s/%zux%zu/c%zu", kind, r->n_q, r->n_kv, r->d); break;
     case ROW_HEAD: snprintf(name, bytes, "%s/n%zu/d%zu/p%zu", kind, r->n_q, r->d, r->p); break;
+    case ROW_APPEND:
+        snprintf(name, bytes, "%s/d%zu/h%zu/n%zu%s", kind, r->d, r->n_head_kv, r->n_kv, layout);
+        break;
     case ROW_MULTIHEAD: snprintf(name, bytes, "%s/n%zu/d%zu/h%zu", kind, r->n_q, r->d, r->n_head); break;
     }
 }
@@ -333,6 +347,7 @@ double row_flops(const struct row *r) {
     double flops = 0;
 
     switch (r->kind) {
+    case ROW_APPEND: break;
     case ROW_LINEAR: flops = 2 * n_q * p * d; break;
     case ROW_SDPA: flops = visible(r) * 2 * (d + p); break;
     case ROW_ADDITIVE: /* add, tanh, multiply and add; then the weighted sum */
@@ -354,6 +369,7 @@ static double row_values(const struct row *r) {
     switch (r->kind) {
     case ROW_LINEAR: values = p * d; break;
     case ROW_SDPA:
+    case ROW_APPEND:
     case ROW_ADDITIVE: values = (double)(r->batch * r->n_head_kv * r->n_kv) * (d + p); break;
     case ROW_MULTIHEAD:
         values = (double)r->n_head * p * d;
@@ -363,7 +379,10 @@ static double row_values(const struct row *r) {
     return values;
 }
 
-double row_bytes(const struct row *r) { return typed_bytes(r->type, row_values(r)); }
+double row_bytes(const struct row *r) {
+    return typed_bytes(r->type, row_values(r)) +
+           (r->kind == ROW_APPEND ? typed_bytes(ATTN_F32, row_values(r)) : 0);
+}
 
 /* As if the values were f32: reading them stays as much of the work where they are smaller. */
 bool row_read_bound(const struct row *r) {
@@ -374,17 +393,8 @@ bool row_read_bound(const struct row *r) {
 
 enum limit row_limit(const struct row *r, const char *backend) {
     const bool bf16 = strcmp(backend, "avx512bf16") == 0, int8 = bf16 || strcmp(backend, "avx512vnni") == 0;
-
-    switch (r->type) {
-    case ATTN_BF16: return bf16 ? LIMIT_BF16 : LIMIT_F32;
-    case ATTN_Q8_0:
-    case ATTN_Q4_0:
-    case ATTN_Q4_1:
-    case ATTN_Q4_K:
-    case ATTN_Q6_K: return int8 && r->kind == ROW_LINEAR ? LIMIT_INT8 : LIMIT_F32;
-    case ATTN_F32:
-    case ATTN_F16:
-    case ATTN_BOOL: break;
-    }
-    return LIMIT_F32;
+    size_t block;
+    attn_dtype_size(r->type, &block);
+    if (bf16 && r->type == ATTN_BF16) return LIMIT_BF16;
+    return int8 && block > 1 && r->kind == ROW_LINEAR ? LIMIT_INT8 : LIMIT_F32;
 }

@@ -12,13 +12,13 @@
 enum row_cache { CACHE_NONE, CACHE_PAGED, CACHE_PANELS };
 enum { ROW_BLOCK = 16 };
 
-enum row_kind { ROW_LINEAR, ROW_SDPA, ROW_ADDITIVE, ROW_HEAD, ROW_MULTIHEAD };
+enum row_kind { ROW_LINEAR, ROW_SDPA, ROW_ADDITIVE, ROW_HEAD, ROW_MULTIHEAD, ROW_APPEND };
 
 struct row {
     enum row_kind kind;
     const char *label; /* of a shape shared with the tests; NULL: the name is made of the sizes */
     size_t batch, n_head, n_head_kv;
-    size_t n_q, n_kv; /* rows; linear: n_q of x */
+    size_t n_q, n_kv; /* rows; linear: n_q of x; append: n_kv come to one sequence */
     size_t d, p;      /* linear, head: inputs, outputs (of a head); sdpa: p_k, p_v; additive: c, p_v */
     attn_causal causal;
     bool key_major; /* q, k, v and out lie [batch, row, head, column], as most hosts keep them */
@@ -49,7 +49,8 @@ double row_tanhs(const struct row *row);
 /* What limits the row where reading does not: the instruction that the backend uses for the row's type. */
 enum limit row_limit(const struct row *row, const char *backend);
 
-/* Bytes of the operand that has to be read once: the weights, or the keys and values. */
+/* Bytes of the operand that has to be read once: the weights, or the keys and values; append: f32 rows that are read, and what
+ * is written. */
 double row_bytes(const struct row *row);
 
 /*

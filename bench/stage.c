@@ -89,6 +89,35 @@ static const char *set_cache(const struct stage *s, struct stage_copy *copy, str
     return NULL;
 }
 
+/* Rows of the source, and an empty cache in memory that is written. */
+static const char *set_append(struct stage_copy *copy, const struct row *r, struct arena *source,
+                              struct arena *work) {
+    const bool panels = r->cache == CACHE_PANELS;
+    const size_t unit = panels ? ROW_BLOCK : 1, n = r->n_kv / ROW_BLOCK, values = r->n_head_kv * r->n_kv;
+    void *k = arena_take(work, (size_t)typed_bytes(r->type, (double)(values * r->d))),
+         *v = arena_take(work, (size_t)typed_bytes(r->type, (double)(values * r->p)));
+
+    copy->k = take(source, 1, r->n_head_kv, r->n_kv, r->d, true);
+    copy->v = take(source, 1, r->n_head_kv, r->n_kv, r->p, true);
+    copy->blocks = arena_take(work, n * sizeof *copy->blocks);
+    if (!k || !v || !copy->k.data || !copy->v.data || !copy->blocks) {
+        return no_room;
+    }
+    for (size_t i = 0; i < n; i++) {
+        copy->blocks[i] = (int32_t)(i * 1031 % n);
+    }
+    copy->kv =
+        (attn_kv){.size = sizeof copy->kv,
+                  .layout = panels ? ATTN_KV_PANELS : ATTN_KV_ROWS,
+                  .k = attn_tensor_contiguous(k, r->type, n, r->n_head_kv, ROW_BLOCK / unit, r->d * unit),
+                  .v = attn_tensor_contiguous(v, r->type, n, r->n_head_kv, ROW_BLOCK, r->p),
+                  .n_sequences = 1,
+                  .lengths = &copy->length,
+                  .blocks = copy->blocks,
+                  .blocks_per_sequence = n};
+    return NULL;
+}
+
 static const char *set_copy(struct stage *s, struct stage_copy *copy, struct arena *source,
                             struct arena *work) {
     const struct row *r = s->row;
@@ -100,6 +129,7 @@ static const char *set_copy(struct stage *s, struct stage_copy *copy, struct are
         error = take_packed(s, source, work, r->p, r->d, &copy->w[0]);
         source->used = used; /* all copies have the same numbers */
         return error;
+    case ROW_APPEND: return set_append(copy, r, source, work);
     case ROW_SDPA:
         if (r->cache) {
             return set_cache(s, copy, source, work);
@@ -150,6 +180,7 @@ static const char *set_shared(struct stage *s, struct arena *source, struct aren
     s->window[0] = r->window;
     s->scoring.window = r->window ? s->window : NULL;
     switch (r->kind) {
+    case ROW_APPEND: return NULL;
     case ROW_LINEAR:
         s->x = take(source, 1, 1, r->n_q, r->d, false);
         s->out = take(work, 1, 1, r->n_q, r->p, false);
@@ -320,11 +351,19 @@ static attn_status call_additive(const struct stage *s, const struct stage_copy 
     return scratch ? attn_additive_scratch(s->context, &args, scratch) : attn_additive(s->context, &args);
 }
 
+static attn_status call_append(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
+    const attn_kv_append_args args = {.size = sizeof args, .kv = &copy->kv, .k = &copy->k, .v = &copy->v};
+
+    copy->kv.lengths[0] = 0; /* to the same place again */
+    return scratch ? attn_kv_append_scratch(s->context, &args, scratch) : attn_kv_append(s->context, &args);
+}
+
 static attn_status call(const struct stage *s, const struct stage_copy *copy, size_t *scratch) {
     switch (s->row->kind) {
     case ROW_LINEAR: return scratch ? ATTN_OK : attn_linear(s->context, &s->x, copy->w[0], &s->out);
     case ROW_SDPA: return call_sdpa(s, copy, scratch);
     case ROW_ADDITIVE: return call_additive(s, copy, scratch);
+    case ROW_APPEND: return call_append(s, copy, scratch);
     case ROW_HEAD:
     case ROW_MULTIHEAD: return call_head(s, copy, scratch);
     }
