@@ -45,11 +45,21 @@ struct attn_linear_task {
     const void *panels;
     const float *bias;
     float *scratch;
-    size_t n;      /* outputs of the whole matrix */
-    size_t o0, o1; /* the ones to compute */
+    const char *prepared;   /* rows of x as the prepare slot made them; NULL where prepared_row gives 0 */
+    ptrdiff_t prepared_row; /* bytes */
+    size_t n;               /* outputs of the whole matrix */
+    size_t o0, o1;          /* the ones to compute */
     size_t o_next; /* a hint: the thread's next task begins there (a multiple of nr); n or more: not known */
 };
 typedef void attn_linear_fn(const struct attn_linear_task *task);
+
+/*
+ * Backends that multiply weights of a type by dot products of narrow numbers take the rows of x rounded to them, once a call:
+ * prepared_row gives the bytes of a row of k values, a multiple of ATTN_ALIGN, or 0 where x is taken as it is; prepare makes
+ * one, at an address that is a multiple of ATTN_ALIGN.
+ */
+typedef size_t attn_prepared_row_fn(attn_dtype weights, size_t k);
+typedef void attn_prepare_fn(attn_dtype weights, const float *x, size_t k, void *to);
 
 enum attn_score_kind { ATTN_SCORE_DOT, ATTN_SCORE_ADDITIVE };
 enum attn_mask_kind { ATTN_MASK_NONE, ATTN_MASK_BOOL, ATTN_MASK_F32, ATTN_MASK_F16 };
@@ -253,6 +263,10 @@ struct attn_backend {
     size_t pool_heads_rows;
     int splits;            /* pool takes parts */
     size_t linear_scratch; /* bytes, a multiple of ATTN_ALIGN */
+    /* An instruction tier: the backend of the same instruction set that rounds neither queries nor activations; or NULL */
+    const struct attn_backend *exact;
+    attn_prepared_row_fn *prepared_row; /* or NULL: 0 for all types */
+    attn_prepare_fn *prepare;
     attn_linear_fn *linear;
     attn_pool_fn *pool;
     attn_merge_fn *merge;
@@ -268,6 +282,8 @@ struct attn_backend {
 extern const struct attn_backend attn_backend_scalar;
 extern const struct attn_backend attn_backend_avx2;
 extern const struct attn_backend attn_backend_avx512;
+extern const struct attn_backend attn_backend_avx512vnni;
+extern const struct attn_backend attn_backend_avx512bf16;
 extern const struct attn_backend attn_backend_neon;
 
 #endif

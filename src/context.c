@@ -81,11 +81,14 @@ static void take_callers_scratch(attn_context *c, void *memory, size_t bytes) {
     c->scratch_bytes = skip < bytes ? bytes - skip : 0;
 }
 
-/* Where projections convert weights. Pages that no call touches cost nothing. */
+/* Where projections convert weights, and rows of x. Pages that no call touches cost nothing. */
 static attn_status open_linear_scratch(attn_context *c) {
+    const size_t prepared = c->backend->prepared_row ? ATTN_PREPARED_BYTES : 0;
     size_t bytes = 0;
-    const int fits = attn_size_add(&bytes, c->executor.n_workers, c->backend->linear_scratch);
+    const int fits = attn_size_add(&bytes, c->executor.n_workers, c->backend->linear_scratch) &&
+                     attn_size_add(&bytes, prepared, 1);
     c->linear_scratch = fits && bytes ? aligned_alloc(ATTN_ALIGN, bytes) : NULL;
+    if (prepared && c->linear_scratch) c->prepared = c->linear_scratch + (bytes - prepared);
     if (fits && (!bytes || c->linear_scratch)) return ATTN_OK;
     attn_executor_close(&c->executor);
     return attn_fail(c, ATTN_ERROR_MEMORY, "the system gives no %zu bytes for each of %zu workers",
@@ -108,6 +111,9 @@ static attn_status open_context(attn_context *c, const attn_options *options) {
                          o.scratch_bytes);
     c->backend = attn_backend_find(o.backend, c->error, sizeof c->error);
     if (!c->backend) return ATTN_ERROR_BACKEND;
+    if (o.strict != 0 && o.strict != 1)
+        return attn_fail(c, ATTN_ERROR_ARGUMENT, "options.strict is %d, neither 0 nor 1", o.strict);
+    if (o.strict && c->backend->exact) c->backend = c->backend->exact;
     c->scratch_owned = 1;
     if (o.scratch) take_callers_scratch(c, o.scratch, o.scratch_bytes);
     if (!attn_executor_open(&c->executor, o.executor, o.n_threads))

@@ -7,6 +7,10 @@
 #include "executor.h"
 #include "rope_frequencies.h"
 
+/* Rows of x that backends prepare for projections: so many at once, for instance 512 of 4,096 values in bf16 twice over. Pages
+ * that no call touches cost nothing. */
+#define ATTN_PREPARED_BYTES ((size_t)8 << 20)
+
 struct attn_context {
     const struct attn_backend *backend;
     struct attn_pool_threads executor;
@@ -15,6 +19,7 @@ struct attn_context {
     int scratch_owned;
     char *
         linear_scratch; /* the backend's linear_scratch bytes for each worker, aligned to ATTN_ALIGN; or NULL: 0 bytes */
+    char *prepared; /* ATTN_PREPARED_BYTES, aligned to ATTN_ALIGN, where the backend prepares rows; or NULL */
     char error[256];
     struct attn_rope_cache rope; /* the frequencies of the last calls that rotated */
 };

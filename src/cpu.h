@@ -5,9 +5,9 @@
 #include <stdint.h>
 
 /* One bit per bundle: a backend's compile flags in src/meson.build are exactly its bundle. */
-#define ATTN_CPU_AVX2 (1u << 0)   /* AVX2, FMA, F16C, and the OS saves ymm */
-#define ATTN_CPU_AVX512 (1u << 1) /* AVX-512 F, BW, DQ, VL and ATTN_CPU_AVX2, and the OS saves zmm */
-#define ATTN_CPU_NEON (1u << 2)   /* arm64 Advanced SIMD */
+#define ATTN_CPU_AVX2 (1u << 0)       /* AVX2, FMA, F16C, and the OS saves ymm */
+#define ATTN_CPU_AVX512 (1u << 1)     /* AVX-512 F, BW, DQ, VL and ATTN_CPU_AVX2, and the OS saves zmm */
+#define ATTN_CPU_NEON (1u << 2)       /* arm64 Advanced SIMD */
 #define ATTN_CPU_AVX512VNNI (1u << 3) /* AVX512_VNNI and ATTN_CPU_AVX512 */
 #define ATTN_CPU_AVX512BF16 (1u << 4) /* AVX512_BF16 and ATTN_CPU_AVX512VNNI */
 

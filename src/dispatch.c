@@ -8,8 +8,14 @@
 #include "config.h"
 #include "cpu.h"
 
-/* Best first; the first one that runs is the default. */
+/* Best first, but for what at() says; the first one that runs is the default. */
 static const struct attn_backend *const backends[] = {
+#if HAVE_AVX512BF16
+    &attn_backend_avx512bf16,
+#endif
+#if HAVE_AVX512VNNI
+    &attn_backend_avx512vnni,
+#endif
 #if HAVE_AVX512
     &attn_backend_avx512,
 #endif
@@ -23,12 +29,20 @@ static const struct attn_backend *const backends[] = {
 };
 enum { N_BACKENDS = sizeof backends / sizeof *backends };
 
+/* Where bf16 dot products do not pay, the tier that has them comes behind the one without. */
+static const struct attn_backend *at(size_t i) {
+#if HAVE_AVX512BF16
+    if (i < 2 && !attn_cpu_bf16_pays()) i = 1 - i;
+#endif
+    return backends[i];
+}
+
 static int runnable(const struct attn_backend *b) { return (b->requires & ~attn_cpu_bundles()) == 0; }
 
 size_t attn_backend_list(const char **names, int *can_run, size_t n) {
     for (size_t i = 0; i < n && i < N_BACKENDS; i++) {
-        if (names) names[i] = backends[i]->name;
-        if (can_run) can_run[i] = runnable(backends[i]);
+        if (names) names[i] = at(i)->name;
+        if (can_run) can_run[i] = runnable(at(i));
     }
     return N_BACKENDS;
 }
@@ -37,8 +51,8 @@ static void say_unavailable(const char *name, const char *origin, int known, cha
     char list[128];
     size_t n = 0;
     for (size_t i = 0; i < N_BACKENDS; i++)
-        if (runnable(backends[i]))
-            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", backends[i]->name);
+        if (runnable(at(i)))
+            n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", at(i)->name);
     snprintf(text, bytes, "%s: backend \"%.40s\" %s; available here: %s", origin, name,
              known ? "cannot run on this machine" : "does not exist", list);
 }
@@ -52,8 +66,8 @@ const struct attn_backend *attn_backend_find(const char *name, char *text, size_
     }
     int known = 0;
     for (size_t i = 0; i < N_BACKENDS; i++) {
-        const int match = !name || strcmp(name, backends[i]->name) == 0;
-        if (match && runnable(backends[i])) return backends[i];
+        const int match = !name || strcmp(name, at(i)->name) == 0;
+        if (match && runnable(at(i))) return at(i);
         known |= match;
     }
     say_unavailable(name, origin, known, text, bytes);

@@ -9,7 +9,9 @@ struct job {
     const float *x;
     float *y;
     const attn_packed *w;
-    char *scratch;                                    /* of all workers */
+    char *scratch;        /* of all workers */
+    const char *prepared; /* all rows of x, where the backend prepares them; or NULL */
+    size_t prepared_row;  /* bytes */
     ptrdiff_t x_stride[2], y_stride[2], x_row, y_row; /* outer, inner; row */
     size_t n_inner, m, o0, o1, n_workers;
     size_t row_blocks, rows, column_blocks, columns; /* of a task */
@@ -42,6 +44,8 @@ static void run_task(void *arg, size_t index, size_t worker) {
         .panels = attn_packed_panels(j->w),
         .bias = attn_packed_bias(j->w),
         .scratch = (float *)(void *)(j->scratch + worker * j->backend->linear_scratch),
+        .prepared = j->prepared ? j->prepared + (outer * j->m + row * j->rows) * j->prepared_row : NULL,
+        .prepared_row = (ptrdiff_t)j->prepared_row,
         .n = (size_t)j->w->n,
         .o0 = j->o0 + first,
         .o1 = attn_min(j->o0 + first + j->columns, j->o1),
@@ -56,23 +60,24 @@ static void run_task(void *arg, size_t index, size_t worker) {
  * 8 us on one core at the peak; reading a panel of f32 from memory counts as STREAM
  * rows, of other types as their part of that), and where the whole is
  * large enough there are at least TASKS of them, of 4 WORK: lower strips of rows cost a few percent. A smaller one
- * becomes FEW_TASKS of WORK.
+ * becomes FEW_TASKS of WORK. Dot products of narrow numbers do `dense` times as many at once, on rows so much smaller.
  */
-static void partition(struct job *j, size_t n, size_t k) {
+static void partition(struct job *j, size_t n, size_t k, size_t dense) {
     enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, STREAM_LEAST = 4, TASKS = 64, FEW_TASKS = 4 };
     const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
     const size_t panels = attn_ceil_div(n, nr), strips = attn_ceil_div(j->m, mr);
-    j->row_blocks = attn_ceil_div(j->m, ROWS / mr * mr);
+    j->row_blocks = attn_ceil_div(j->m, ROWS * dense / mr * mr);
     const size_t stream = attn_max(STREAM_LEAST, STREAM * attn_packed_row(j->w) / (4 * k));
     const size_t panel_work = (attn_ceil_div(j->m, j->row_blocks) + stream) * attn_min(nr, n) * k;
-    size_t each = attn_min(panels, attn_max(1, WORK / attn_max(panel_work, 1)));
+    size_t each = attn_min(panels, attn_max(1, WORK * dense / attn_max(panel_work, 1)));
     each =
         attn_max(each, attn_ceil_div(panels * j->row_blocks, 4 * TASKS)); /* no more tasks than are of use */
     const size_t groups = attn_ceil_div(panels, each);
     if (groups * j->row_blocks < TASKS) { /* lower strips of rows, as far as WORK allows */
         const size_t work = j->m * n * k;
-        const size_t want = attn_max(attn_min(attn_ceil_div(TASKS, groups), work / groups / (4 * WORK)),
-                                     attn_min(attn_ceil_div(FEW_TASKS, groups), work / groups / WORK));
+        const size_t want =
+            attn_max(attn_min(attn_ceil_div(TASKS, groups), work / groups / (4 * WORK * dense)),
+                     attn_min(attn_ceil_div(FEW_TASKS, groups), work / groups / (WORK * dense)));
         j->row_blocks = attn_max(j->row_blocks, attn_min(strips, want));
     }
     j->rows = attn_ceil_div(strips, j->row_blocks) * mr;
@@ -102,21 +107,25 @@ static int loops_of(const attn_tensor *x, const attn_tensor *y, struct loop loop
     return count;
 }
 
-/* Returns the number of its tasks. */
-static size_t plan(attn_context *c, const struct attn_linear_call *call, struct job *j) {
+/* Returns the number of its tasks. prepared: its rows, or NULL. */
+static size_t plan(attn_context *c, const struct attn_linear_call *call, const char *prepared,
+                   struct job *j) {
     const struct loop one = {1, 0, 0};
     const attn_tensor *x = call->x, *y = call->y;
+    const struct attn_backend *exact = c->backend->exact;
     struct loop loops[3];
-    if (!x->size[BATCH] || !x->size[HEAD] || !x->size[ROW] || call->o0 == call->o1) return 0;
+    if (!attn_linear_rows(call)) return 0;
     int n = loops_of(x, y, loops);
     const struct loop rows = n > 0 ? loops[--n] : one, inner = n > 0 ? loops[--n] : one,
                       outer = n > 0 ? loops[0] : one;
     *j = (struct job){
-        .backend = c->backend,
+        .backend = exact && !prepared ? exact : c->backend,
         .x = x->data,
         .y = y->data,
         .w = call->w,
         .scratch = c->linear_scratch,
+        .prepared = prepared,
+        .prepared_row = prepared ? attn_linear_prepared_row(c, call) : 0,
         .x_stride = {outer.x, inner.x},
         .y_stride = {outer.y, inner.y},
         .x_row = rows.x,
@@ -127,15 +136,17 @@ static size_t plan(attn_context *c, const struct attn_linear_call *call, struct 
         .o1 = call->o1,
         .n_workers = c->executor.n_workers,
     };
-    partition(j, call->o1 - call->o0, (size_t)call->w->k);
+    const size_t k = (size_t)call->w->k;
+    partition(j, call->o1 - call->o0, k, prepared ? attn_max(1, 4 * k / j->prepared_row + 1) : 1);
     return outer.n * inner.n * j->row_blocks * j->column_blocks;
 }
 
-void attn_linear_run(attn_context *c, const struct attn_linear_call *calls, size_t n) {
+void attn_linear_round(attn_context *c, const struct attn_linear_call *calls, const char *const *prepared,
+                       size_t n) {
     struct round r = {0};
     size_t tasks = 0;
     for (size_t i = 0; i < n; i++) {
-        r.n_tasks[i] = plan(c, &calls[i], &r.jobs[i]);
+        r.n_tasks[i] = plan(c, &calls[i], prepared[i], &r.jobs[i]);
         tasks += r.n_tasks[i];
     }
     attn_executor_run(&c->executor, tasks, run_task, &r);

@@ -17,7 +17,20 @@ struct attn_linear_call {
 
 enum { ATTN_LINEAR_CALLS = 3 }; /* Q, K and V */
 
-/* Up to ATTN_LINEAR_CALLS of them as one round of tasks: their threads meet once. */
+/* Up to ATTN_LINEAR_CALLS of them as one round of tasks: their threads meet once, or, where the backend takes rows of x
+ * prepared, twice (src/prepare.c). */
 void attn_linear_run(attn_context *c, const struct attn_linear_call *calls, size_t n);
+
+/* The products of that; prepared: the rows of each, in the order batch, head, row, or NULL where they are taken as they are. */
+void attn_linear_round(attn_context *c, const struct attn_linear_call *calls, const char *const *prepared,
+                       size_t n);
+
+/* Bytes of a prepared row; 0: none is needed, or it would not fit ATTN_PREPARED_BYTES. */
+size_t attn_linear_prepared_row(const attn_context *c, const struct attn_linear_call *call);
+
+/* Rows that a call computes. */
+static inline size_t attn_linear_rows(const struct attn_linear_call *call) {
+    return call->o0 < call->o1 ? call->x->size[0] * call->x->size[1] * call->x->size[2] : 0;
+}
 
 #endif

@@ -117,6 +117,9 @@ typedef struct attn_options {
     size_t scratch_bytes;          /* size of scratch */
     char *error;                   /* where attn_context_create() puts the text of an error, or NULL */
     size_t error_bytes;            /* size of error */
+    int strict;                    /* 1: nothing is rounded on the way but f32 itself: where the backend is an
+                                      instruction tier (avx512vnni, avx512bf16), the context gets the one
+                                      that it is a tier of */
 } attn_options;
 
 /* A backend, an executor and scratch memory. */

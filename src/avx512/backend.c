@@ -1,6 +1,8 @@
 /* The AVX-512 backend: the shared bodies over this folder's vectors and micro-kernels. */
 #include "backend.h"
+#include "config.h"
 #include "cpu.h"
+#include "tiers.h"
 
 #include "vec.h"
 #include "vec64.h"
@@ -17,24 +19,33 @@
 #include "common/rope_body.h"
 #include "common/norm_body.h"
 
+/* What the tiers share with it: all but their names and projections. */
+#define SLOTS                                                                                          \
+    .layout = LINEAR_NR, .linear_rows = LINEAR_MR, .pool_rows = (size_t)POOL_NV * VF32_N,              \
+    .pool_blocks = ATTN_BLOCKS_MAX, .pool_heads_rows = FEW_MOST, .splits = 1,                          \
+    .linear_scratch = (size_t)LINEAR_NR * ATTN_K_BLOCK * sizeof(float), .pool = pool_any,              \
+    .merge = merge_any, .pool_scratch = scratch_any, .rope_table = rope_table_body, .rope = rope_body, \
+    .norm = norm_body, .combine = combine_body, .to_f32 = to_f32_body, .from_f32 = from_f32_body
+
 const struct attn_backend attn_backend_avx512 = {
-    .name = "avx512",
-    .requires = ATTN_CPU_AVX512,
-    .layout = LINEAR_NR,
-    .linear_rows = LINEAR_MR,
-    .pool_rows = (size_t)POOL_NV * VF32_N,
-    .pool_blocks = ATTN_BLOCKS_MAX,
-    .pool_heads_rows = FEW_MOST,
-    .splits = 1,
-    .linear_scratch = (size_t)LINEAR_NR * ATTN_K_BLOCK * sizeof(float),
-    .linear = linear_body,
-    .pool = pool_any,
-    .merge = merge_any,
-    .pool_scratch = scratch_any,
-    .rope_table = rope_table_body,
-    .rope = rope_body,
-    .norm = norm_body,
-    .combine = combine_body,
-    .to_f32 = to_f32_body,
-    .from_f32 = from_f32_body,
-};
+    .name = "avx512", .requires = ATTN_CPU_AVX512, .linear = linear_body, SLOTS};
+
+#if HAVE_AVX512VNNI
+const struct attn_backend attn_backend_avx512vnni = {.name = "avx512vnni",
+                                                     .requires = ATTN_CPU_AVX512VNNI,
+                                                     .exact = &attn_backend_avx512,
+                                                     .prepared_row = attn_prepared_row_avx512vnni,
+                                                     .prepare = attn_prepare_avx512vnni,
+                                                     .linear = attn_linear_avx512vnni,
+                                                     SLOTS};
+#endif
+
+#if HAVE_AVX512BF16
+const struct attn_backend attn_backend_avx512bf16 = {.name = "avx512bf16",
+                                                     .requires = ATTN_CPU_AVX512BF16,
+                                                     .exact = &attn_backend_avx512,
+                                                     .prepared_row = attn_prepared_row_avx512bf16,
+                                                     .prepare = attn_prepare_avx512bf16,
+                                                     .linear = attn_linear_avx512bf16,
+                                                     SLOTS};
+#endif

@@ -12,16 +12,21 @@
 #include "attn/attn.h"
 #include "dispatch.h"
 
-size_t harness_backends(const struct attn_backend *list[4]) {
-    const char *names[4];
-    int runnable[4];
+static size_t list_backends(const struct attn_backend *list[4], int tiers) {
+    const char *names[8];
+    int runnable[8];
     char text[256];
     size_t n = 0;
-    const size_t built = attn_backend_list(names, runnable, 4);
-    for (size_t i = 0; i < built && i < 4; i++)
-        if (runnable[i]) list[n++] = attn_backend_find(names[i], text, sizeof text);
+    const size_t built = attn_backend_list(names, runnable, 8);
+    for (size_t i = 0; i < built && i < 8 && n < 4; i++) {
+        const struct attn_backend *b = runnable[i] ? attn_backend_find(names[i], text, sizeof text) : NULL;
+        if (b && !b->exact == !tiers) list[n++] = b;
+    }
     return n;
 }
+
+size_t harness_backends(const struct attn_backend *list[4]) { return list_backends(list, 0); }
+size_t harness_tiers(const struct attn_backend *list[4]) { return list_backends(list, 1); }
 
 int harness_full(void) {
     const char *text = getenv("ATTN_TEST_SCALE");

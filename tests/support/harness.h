@@ -10,8 +10,10 @@
 #include "backend.h"
 #include "support/rng.h"
 
-/* The backends that this CPU can run; scalar is the last. */
+/* The backends that this CPU can run, without instruction tiers, which share their kernels; scalar is the last. */
 size_t harness_backends(const struct attn_backend *list[4]);
+/* The tiers alone. */
+size_t harness_tiers(const struct attn_backend *list[4]);
 
 /* Environment variable ATTN_TEST_SCALE: 1 (all cases; the default) or 0 (thinned, for emulators). */
 int harness_full(void);
