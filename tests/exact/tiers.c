@@ -112,7 +112,7 @@ static int is_blocks(attn_dtype type) { return attn_dtype_block(type) > 1; }
 static double rounding(const struct problem *p, const float *x, const float *w) {
     double sum = 0;
     for (size_t k = 0; k < p->k && !is_blocks(p->type); k++)
-        sum += fabs((double)w[k]) * (0x1p-9 * fabs((double)x[k]) + 0x1p-126); /* and DAZ */
+        sum += fabs((double)w[k]) * (0x1p-8 * fabs((double)x[k]) + 0x1p-126); /* and DAZ */
     for (size_t k0 = 0; k0 < p->k && is_blocks(p->type); k0 += 32) {
         double most = 0, weights = 0;
         for (size_t k = k0; k < k0 + 32; k++) {
@@ -174,6 +174,37 @@ START_TEST(bounds) {
         problem_free(&p);
     }
     attn_context_destroy(context);
+}
+END_TEST
+
+/* Rows as they are prepared (src/common/dots_prepare.h): each value is the nearest one. */
+START_TEST(nearest) {
+    enum { K = 4096 };
+    static _Alignas(ATTN_ALIGN) unsigned char row[8 * K];
+    static float x[K];
+    struct rng r = rng_make(test_seed(), 6);
+    const struct attn_backend *tier = tiers[_i];
+    for (size_t at = 0; at < 2 * N_FILLS; at++) {
+        const attn_dtype type = at % 2 ? ATTN_BF16 : ATTN_Q8_0;
+        if (!uses_dots(tier, type)) continue;
+        rng_floats(&r, (enum fill)(at / 2), x, K);
+        memset(x + 64, 0, 32 * sizeof *x);
+        tier->prepare(type, x, K, row);
+        for (size_t i = 0; i < K; i++) {
+            uint16_t bf16;
+            float d, got;
+            memcpy(&bf16, row + 2 * i, sizeof bf16);
+            memcpy(&d, row + K + i / 32 * 8, sizeof d);
+            attn_backend_scalar.to_f32(ATTN_BF16, &bf16, 1, &got);
+            const double q = (double)(int8_t)row[i], error = type == ATTN_Q8_0 ? (double)d * q - (double)x[i]
+                                                                               : (double)got - (double)x[i];
+            const double most = type == ATTN_Q8_0
+                                    ? (double)d * (0.5 + 0x1p-14) + (d < 0x1p-126f ? 0x1p-119 : 0)
+                                    : 0x1p-8 * fabs((double)x[i]) + 0x1p-134;
+            ck_assert_msg(fabs(error) <= most, "%s, %s: %g is off by %g", tier->name, attn_dtype_name(type),
+                          (double)x[i], error);
+        }
+    }
 }
 END_TEST
 
@@ -302,6 +333,7 @@ int main(void) {
     const int n = (int)harness_tiers(tiers);
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, bounds, 0, n);
+    tcase_add_loop_test(t, nearest, 0, n);
     tcase_add_loop_test(t, bits, 0, n);
     tcase_add_loop_test(t, pieces, 0, n);
     tcase_add_loop_test(t, exact_otherwise, 0, n);
