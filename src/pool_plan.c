@@ -3,7 +3,7 @@
 #include "order.h"
 #include "size.h"
 
-enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, SHARING_TASKS = 64, PAGE_BYTES = 4096, PAGE_ROWS = 32 };
+enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, SHARING_CORES = 64, PAGE_BYTES = 4096, PAGE_ROWS = 32 };
 
 size_t attn_pool_plan_blocks(const struct attn_pool_plan *plan, const struct attn_sequence *q) {
     return attn_ceil_div(q->rows * plan->group, plan->block_rows);
@@ -110,6 +110,20 @@ size_t attn_pool_plan_locate(const struct attn_pool_plan *plan, size_t index, si
     return lo;
 }
 
+/*
+ * How many blocks a task takes: as many as make SHARING_CORES cores take at most a quarter longer than tasks of one block
+ * would (by the number of blocks that one of them has to do). Returns 0 on overflow.
+ */
+static int share_keys(struct attn_pool_plan *plan, size_t blocks) {
+    const size_t alone = attn_ceil_div(plan->total.tasks, SHARING_CORES);
+    for (plan->each = attn_min(blocks, plan->backend->pool_blocks); plan->each > 1; plan->each--) {
+        if (!attn_pool_plan_count(plan, NULL)) return 0;
+        const size_t most = attn_ceil_div(plan->total.tasks, SHARING_CORES) * plan->each;
+        if (most <= alone + alone / 4) return 1;
+    }
+    return attn_pool_plan_count(plan, NULL);
+}
+
 attn_status attn_pool_plan_make(attn_context *c, const struct attn_pooling_problem *p,
                                 struct attn_pool_plan *plan, int filled, size_t *bytes) {
     const struct attn_backend *b = c->backend;
@@ -139,17 +153,9 @@ attn_status attn_pool_plan_make(attn_context *c, const struct attn_pooling_probl
         plan->split = plan->total.tasks < ENOUGH_TASKS;
     }
     fits = fits && attn_pool_plan_count(plan, NULL);
-    const size_t blocks = attn_ceil_div(most_rows, plan->block_rows);
-    size_t room = 1; /* of the scratch: for blocks of a task */
-    if (fits && gathers(p) && blocks > 1) {
-        room = attn_min(blocks, b->pool_blocks);
-        plan->each = room + 1;
-        do {
-            plan->each--;
-            fits = attn_pool_plan_count(plan, NULL);
-        } while (plan->each > 1 && plan->total.tasks < SHARING_TASKS);
-        if (!plan->sizes.filled) room = plan->each;
-    }
+    const int gathered = gathers(p);
+    const size_t blocks = gathered ? attn_max(1, attn_ceil_div(most_rows, plan->block_rows)) : 1;
+    if (blocks > 1) fits = fits && share_keys(plan, blocks);
     if (!fits) return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
 
     const size_t lanes = (plan->block_rows + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;
@@ -159,8 +165,9 @@ attn_status attn_pool_plan_make(attn_context *c, const struct attn_pooling_probl
                                         .d_k = d_k,
                                         .d_v = d_v,
                                         .heads = plan->together,
-                                        .blocks = room,
-                                        .gathers = gathers(p)};
+                                        .blocks = plan->sizes.filled ? attn_min(blocks, b->pool_blocks)
+                                                                     : plan->each,
+                                        .gathers = gathered};
     plan->worker_bytes = fits ? b->pool_scratch(&size) : 0;
     fits = fits && attn_size_add(&each, plan->worker_bytes, 1) &&
            attn_size_add(&total, each, c->executor.n_workers);
