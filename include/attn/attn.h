@@ -535,12 +535,13 @@ ATTN_API ATTN_NODISCARD attn_status attn_kv_truncate(attn_context *context, cons
 /* ---- Pooling of projected tensors ----------------------------------------------------------------------- */
 
 typedef struct attn_sdpa_args {
-    size_t size;                  /* sizeof(attn_sdpa_args) */
-    const attn_tensor *q;         /* [batch, n_head, n_q, p_k] f32 */
-    const attn_tensor *k;         /* [batch, n_head_kv, n_kv, p_k] f32; n_head is a multiple of n_head_kv and
+    size_t size;          /* sizeof(attn_sdpa_args) */
+    const attn_tensor *q; /* [batch, n_head, n_q, p_k] f32, f16 or bf16 */
+    const attn_tensor *
+        k; /* [batch, n_head_kv, n_kv, p_k] f32, f16, bf16, q8_0 or q4_0; n_head is a multiple of n_head_kv and
                                     query head i uses key/value head i / (n_head / n_head_kv) */
-    const attn_tensor *v;         /* [batch, n_head_kv, n_kv, p_v] f32 */
-    const attn_tensor *out;       /* [batch, n_head, n_q, p_v] f32, written */
+    const attn_tensor *v;   /* [batch, n_head_kv, n_kv, p_v], as k of any of these types, not the same one */
+    const attn_tensor *out; /* [batch, n_head, n_q, p_v] f32, f16 or bf16, written */
     const attn_scoring *scoring;  /* NULL: every key visible, default scale */
     const attn_tensor *lse;       /* [batch, n_head, n_q, 1] f32, written: natural log of the sum of
                                     exponentials of the row's scores (-inf when it sees no key), without a sink;
@@ -563,7 +564,9 @@ typedef struct attn_sdpa_args {
 
 /*
  * Scaled dot-product attention pooling, fused: never a matrix of n_q x n_kv in memory unless `weights`
- * or `scores` is given. Outputs must overlap neither inputs nor each other (compared by the span from each tensor's
+ * or `scores` is given, and never a copy of k or v in another type. Types: all arithmetic is that of the f32 values that the
+ * elements stand for, so the result has the bits of the f32 call on converted tensors (attn_convert); out of f16 or bf16 is
+ * that result rounded once, to nearest even. Outputs must overlap neither inputs nor each other (compared by the span from each tensor's
  * lowest to its highest byte). Errors: ARGUMENT, SHAPE, STRIDE, DTYPE, OVERLAP, OVERFLOW, SCRATCH, MEMORY.
  */
 ATTN_API ATTN_NODISCARD attn_status attn_sdpa(attn_context *context, const attn_sdpa_args *args);
@@ -582,7 +585,7 @@ typedef struct attn_additive_args {
         *a_q; /* n_head matrices A_q (c x p_q), or NULL: q holds A_q q already, p_q = c */
     const attn_packed *const *a_k; /* n_head_kv matrices A_k (c x p_k), or NULL: k holds A_k k, p_k = c */
     const attn_tensor *w;          /* [1, n_head or 1, 1, c] f32 */
-    const attn_tensor *out;        /* as in attn_sdpa_args, from here on */
+    const attn_tensor *out;        /* as in attn_sdpa_args, from here on, but f32 */
     const attn_scoring *scoring;
     const attn_tensor *lse;
     const attn_tensor *weights;
