@@ -113,7 +113,8 @@ START_TEST(open_typed) {
         must_be(f.context, "bool", status, ATTN_ERROR_DTYPE, "w");
     } else {
         ck_assert_int_eq(status, ATTN_OK);
-        f.row = COLUMNS * attn_dtype_size(f.type, &f.block) / f.block;
+        const size_t size = attn_dtype_size(f.type, &f.block);
+        f.row = COLUMNS / f.block * size;
         f.bytes = 64 + 16 * f.row; /* the header, and outputs padded to 16: nothing else */
         opens(&f, MOST);
         opens(&f, f.bytes);
