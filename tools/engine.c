@@ -25,28 +25,17 @@ struct job job_make(const struct inputs *inputs, const struct request *r) {
     return job;
 }
 
-/* The matrix as it is stored, where the library takes weights of that type; as f32 otherwise. */
-static attn_tensor operand(struct engine *e, const struct matrix *m) {
-    size_t bytes;
-
-    return attn_pack_linear_bytes(e->context, &m->stored, &bytes) == ATTN_ERROR_DTYPE
-               ? matrix_tensor(m->data, m->n, m->k)
-               : m->stored;
-}
-
 static const attn_packed *pack(struct engine *e, const struct matrix *m, const char *what) {
     const attn_packed *packed = NULL;
     size_t bytes = 0;
-    attn_tensor w;
     void *memory;
 
     if (!m->data) {
         return NULL;
     }
-    w = operand(e, m);
-    check(e, attn_pack_linear_bytes(e->context, &w, &bytes), what);
+    check(e, attn_pack_linear_bytes(e->context, &m->stored, &bytes), what);
     memory = get_memory(bytes, what);
-    check(e, attn_pack_linear(e->context, &w, m->bias, memory, bytes, &packed), what);
+    check(e, attn_pack_linear(e->context, &m->stored, m->bias, memory, bytes, &packed), what);
     return packed;
 }
 

@@ -102,29 +102,21 @@ static float *load_floats(const struct model *m, const struct gguf_tensor *tenso
     return floats;
 }
 
-static const attn_packed *pack_tensor(struct model *m, const attn_tensor *w, size_t bytes) {
-    const attn_packed *packed;
-
-    check(m, attn_pack_linear(m->context, w, NULL, get_array(bytes, 1), bytes, &packed), "attn_pack_linear");
-    m->weight_bytes += bytes;
-    return packed;
-}
-
-/* Packs the rows of a matrix: as they lie in the file, or as floats where the library does not take the type of weights.
- * The packed weights are their own memory. */
+/* Packs the rows of a matrix as they lie in the file; of a type that the library does not have, as floats. The packed
+ * weights are their own memory. */
 static const attn_packed *pack(struct model *m, const struct gguf_tensor *tensor) {
     const attn_packed *packed;
+    float *floats = NULL;
     attn_tensor w;
     size_t bytes;
-    float *floats;
 
-    if (gguf_view(tensor, 0, tensor->rows, &w) && attn_pack_linear_bytes(m->context, &w, &bytes) == ATTN_OK) {
-        return pack_tensor(m, &w, bytes);
+    if (!gguf_view(tensor, 0, tensor->rows, &w)) {
+        floats = load_floats(m, tensor);
+        w = attn_tensor_contiguous(floats, ATTN_F32, 1, 1, tensor->rows, tensor->size[0]);
     }
-    floats = load_floats(m, tensor);
-    w = attn_tensor_contiguous(floats, ATTN_F32, 1, 1, tensor->rows, tensor->size[0]);
     check(m, attn_pack_linear_bytes(m->context, &w, &bytes), "attn_pack_linear_bytes");
-    packed = pack_tensor(m, &w, bytes);
+    check(m, attn_pack_linear(m->context, &w, NULL, get_array(bytes, 1), bytes, &packed), "attn_pack_linear");
+    m->weight_bytes += bytes;
     free(floats);
     return packed;
 }

@@ -1,7 +1,7 @@
 /*
  * A decoder of the Llama family in f32: RMS norm, attention with rotary embedding over a KV cache, RMS norm,
- * gated MLP, thirty times over for SmolLM2-135M. Weights are packed when the model is opened, as they lie where the
- * library takes their type; token embeddings are dequantised row by row from the mapping.
+ * gated MLP, thirty times over for SmolLM2-135M. Weights are packed when the model is opened, in the types that they
+ * have in the file; token embeddings are dequantised row by row from the mapping.
  */
 #ifndef MODEL_H
 #define MODEL_H
