@@ -58,6 +58,7 @@ void engine_open(struct engine *e, const struct model *m, const char *backend, s
     attn_options options = {.size = sizeof options,
                             .backend = backend,
                             .n_threads = threads,
+                            .strict = !backend, /* the bounds are for f32's own rounding */
                             .error = error,
                             .error_bytes = sizeof error};
 

@@ -278,6 +278,7 @@ static void run(const struct request *r, const struct gguf *gguf, const struct t
     char error[512];
     attn_options options = {.size = sizeof options,
                             .backend = r->backend,
+                            .strict = !r->backend, /* the tokens of f32 */
                             .n_threads = parse_count(r->threads, "--threads", 0, 1, 1024),
                             .error = error,
                             .error_bytes = sizeof error};
