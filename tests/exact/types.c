@@ -268,7 +268,7 @@ static struct type_case draw(size_t i, int kind, attn_dtype k, attn_dtype v) {
     c.causal = (int)rng_below(r, 3);
     c.window = rng_chance(r, 25);
     c.mask = rng_chance(r, 25);
-    c.documents = rng_chance(r, 20);
+    c.documents = rng_chance(r, kind == BLOCKS ? 50 : 20);
     c.sinks = rng_chance(r, 20);
     c.lengths = rng_chance(r, 40);
     c.prefix = rng_chance(r, 20);
