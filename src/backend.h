@@ -238,7 +238,7 @@ typedef void attn_combine_fn(const struct attn_combine_task *task);
  * Rows of n values between f32 and the other types (dtype.h); n is a multiple of the block. to_f32: every type but bool,
  * exactly, or (q4_1, Q4_K, Q6_K) with one rounding. from_f32 (f32, f16, bf16, q8_0, q4_0): f16 and bf16 to nearest even, a NaN
  * quiet with its highest bits; blocks as ggml's reference, but one with a NaN or an infinity becomes NaN (d = 0x7e00, q = 0).
- * The same bytes in every backend. They overlap nothing; alignment as dtype.h says.
+ * The same bytes in every backend, but that a NaN that a block stands for may be any. They overlap nothing; alignment as dtype.h says.
  */
 typedef void attn_to_f32_fn(attn_dtype type, const void *from, size_t n, float *to);
 typedef void attn_from_f32_fn(attn_dtype type, const float *from, size_t n, void *to);

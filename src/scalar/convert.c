@@ -8,7 +8,11 @@
 static float half_to_f32(uint16_t h) {
     const int exponent = h >> 10 & 31, fraction = h & 1023;
     float x = exponent ? ldexpf((float)(1024 + fraction), exponent - 25) : ldexpf((float)fraction, -24);
-    if (exponent == 31) x = fraction ? NAN : INFINITY;
+    if (exponent == 31) x = INFINITY;
+    if (exponent == 31 && fraction) { /* quiet, with what it carried */
+        const uint32_t bits = 0x7fc00000u | (uint32_t)fraction << 13;
+        memcpy(&x, &bits, sizeof x);
+    }
     return h & 0x8000 ? -x : x;
 }
 
