@@ -153,9 +153,7 @@ static void call(attn_context *c, const attn_sdpa_args *args) {
     ck_assert_msg(attn_sdpa(c, args) == ATTN_OK, "%s: %s", harness_case_text(), attn_context_error(c));
 }
 
-static void check(const char *backend, const struct type_case *c) {
-    attn_context *context = harness_context(backend, c->threads);
-    struct rng rng = rng_make(test_seed(), c->stream), *const r = &rng;
+static void announce(const char *backend, const struct type_case *c) {
     harness_case(
         "%s k %s v %s q %s out %s batch %zu heads %zu/%zu n %zu/%zu d %zu/%zu order %d causal %d window %d "
         "mask %d "
@@ -164,6 +162,12 @@ static void check(const char *backend, const struct type_case *c) {
         c->batch, c->n_head, c->n_head_kv, c->n_q, c->n_kv, c->d_k, c->d_v, c->order, c->causal, c->window,
         c->mask, c->documents, c->sinks, c->lengths, c->prefix, c->cap, c->spoiled, c->weights, c->threads,
         (unsigned long long)c->stream);
+}
+
+static void check(const char *backend, const struct type_case *c) {
+    attn_context *context = harness_context(backend, c->threads);
+    struct rng rng = rng_make(test_seed(), c->stream), *const r = &rng;
+    announce(backend, c);
     const size_t s_q[4] = {c->batch, c->n_head, c->n_q, c->d_k},
                  s_out[4] = {c->batch, c->n_head, c->n_q, c->d_v};
     const size_t s_k[4] = {c->batch, c->n_head_kv, c->n_kv, c->d_k},
@@ -177,6 +181,7 @@ static void check(const char *backend, const struct type_case *c) {
     struct typed t_q = typed_make(r, c->q, s_q, c->order == BACKWARDS ? BACKWARDS : PADDED);
     struct typed t_k = typed_make(r, c->k, s_k, c->order), t_v = typed_make(r, c->v, s_v, c->order);
     struct typed t_out = typed_make(r, c->out, s_out, c->order);
+    struct typed *const inputs[3] = {&t_q, &t_k, &t_v};
     convert(context, &q, &t_q.t); /* rounded: then they stand for these values */
     convert(context, &k, &t_k.t);
     convert(context, &v, &t_v.t);
@@ -200,13 +205,9 @@ static void check(const char *backend, const struct type_case *c) {
     args.out = &t_out.t;
     args.lse = &lse2;
     args.weights = c->weights ? &weights2 : NULL;
-    guard_seal(&t_q.guard);
-    guard_seal(&t_k.guard);
-    guard_seal(&t_v.guard);
+    for (int i = 0; i < 3; i++) guard_seal(&inputs[i]->guard);
     call(context, &args);
-    guard_unseal(&t_q.guard);
-    guard_unseal(&t_k.guard);
-    guard_unseal(&t_v.guard);
+    for (int i = 0; i < 3; i++) guard_unseal(&inputs[i]->guard);
     size_t block;
     const size_t bytes = attn_dtype_size(c->out, &block);
     rounded = attn_tensor_contiguous(calloc(values(s_out) + 1, bytes), c->out, s_out[0], s_out[1], s_out[2],
@@ -219,9 +220,7 @@ static void check(const char *backend, const struct type_case *c) {
     void *const memory[] = {q.data,    k.data,       v.data,        out.data,       rounded.data, lse.data,
                             lse2.data, weights.data, weights2.data, e->q_documents, e->mask_data, e};
     for (size_t i = 0; i < SHAPES_COUNT(memory); i++) free(memory[i]);
-    guard_free(&t_q.guard);
-    guard_free(&t_k.guard);
-    guard_free(&t_v.guard);
+    for (int i = 0; i < 3; i++) guard_free(&inputs[i]->guard);
     guard_free(&t_out.guard);
     attn_context_destroy(context);
 }
