@@ -48,8 +48,9 @@ def check_exports(nm, shared):
 
 
 def check_globals(nm, static):
-    """Every global symbol that the static library defines starts with attn_; an ISA object defines only its
-    backend, none of it weak: a weak function compiled with ISA flags could be linked into baseline code."""
+    """Every global symbol that the static library defines starts with attn_; an ISA object defines only backends and
+    slots named after it and its tiers, none of it weak: a weak function compiled with ISA flags could be linked into
+    baseline code."""
     member = ""
     for line in run(nm, "-g", "--defined-only", static).splitlines():
         if line.endswith(":"):
@@ -63,8 +64,8 @@ def check_globals(nm, static):
         if kind in "wWvVu":
             yield f"{static}: {member} defines {name} weakly"
         isa = isa_of(member)
-        if isa and name != f"attn_backend_{isa}":
-            yield f"{static}: {member} defines {name} beside attn_backend_{isa}"
+        if isa and not re.fullmatch(rf"attn_[a-z0-9_]+_{isa}[a-z0-9]*", name):
+            yield f"{static}: {member} defines {name}, which is not named after {isa} or a tier of it"
 
 
 def check_instructions(listing, static):
