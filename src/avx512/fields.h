@@ -46,15 +46,4 @@ ATTN_INLINE vbytes v_lane_up4(vbytes x) { return _mm512_slli_epi32(x, 4); }
 /* Lanes of numbers below 2^24 to f32, exactly. */
 ATTN_INLINE vf32 v_lane_f32(vbytes x) { return _mm512_cvtepi32_ps(x); }
 
-/* Of panels in f32, f16 or bf16 (type), a step is 1 or 2 values of k: the same bytes. Vector v of the step's value j. */
-ATTN_INLINE int v_weights_step(int type) { return type == ATTN_F32 ? 1 : 2; }
-ATTN_INLINE vf32 v_load_weights(int type, const char *panel, int nv, int v, int j) {
-    const char *const pairs = panel + 4 * VF32_N * v;
-    switch (type) {
-    case ATTN_F16: return v_load_f16((const uint16_t *)(const void *)(panel + 2 * VF32_N * (j * nv + v)));
-    case ATTN_BF16: return j ? v_load_bf16_second(pairs) : v_load_bf16_first(pairs);
-    default: return v_load((const float *)(const void *)pairs);
-    }
-}
-
 #endif

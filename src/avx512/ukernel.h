@@ -10,6 +10,7 @@
 #define ATTN_UKERNEL_H
 
 #include "fields.h"
+#include "common/load_weights.h"
 #include "tile.h"
 #include "vec.h"
 
