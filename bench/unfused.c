@@ -18,7 +18,9 @@ enum {
 
 static const char no_room[] = "needs more memory than the benchmark reserves";
 
+/* A tier's is that of the backend that it belongs to. */
 static const struct softmax *softmax_of(const struct attn_backend *backend) {
+    if (backend->exact) backend = backend->exact;
 #if HAVE_AVX512
     if (strcmp(backend->name, "avx512") == 0) return &softmax_avx512;
 #endif
