@@ -101,6 +101,16 @@ enum { CHAINS = 28 };
 #define SCALAR_START(i) "fmov d" #i ", d31\n\t"
 #define SCALAR_CHAIN(i) "fmul d" #i ", d" #i ", d30\n\tfadd d" #i ", d" #i ", d31\n\t"
 
+/* Zeros, as above. */
+#define DOT_LOAD ".arch_extension dotprod\n\tmovi v30.4s, #0\n\tmovi v31.4s, #0\n\t"
+#define DOT_CHAIN(i) "sdot v" #i ".4s, v30.16b, v31.16b\n\t"
+#define BFDOT_LOAD ".arch_extension bf16\n\tmovi v30.4s, #0\n\tmovi v31.4s, #0\n\t"
+#define BFDOT_CHAIN(i) "bfdot v" #i ".4s, v30.8h, v31.8h\n\t"
+
+static void neon_int8_steps(size_t steps) { LOOP(DOT_LOAD REPEAT_28(NEON_START), DOT_CHAIN); }
+
+static void neon_bf16_steps(size_t steps) { LOOP(BFDOT_LOAD REPEAT_28(NEON_START), BFDOT_CHAIN); }
+
 static void neon_steps(size_t steps) { LOOP(NEON_LOAD REPEAT_28(NEON_START), NEON_CHAIN); }
 
 static void scalar_steps(size_t steps) { LOOP(SCALAR_LOAD REPEAT_28(SCALAR_START), SCALAR_CHAIN); }
@@ -123,14 +133,19 @@ static const struct width {
     {"avx512bf16", "zmm", {ZMM_F32, {ATTN_CPU_AVX512BF16, CHAINS * 32 * 2, bf16_steps}, ZMM_INT8}},
     {"avx512vnni", "zmm", {ZMM_F32, {0, 0, NULL}, ZMM_INT8}},
     {"avx512", "zmm", {ZMM_F32}},
-    {"avx2",
-     "ymm",
-     {{ATTN_CPU_AVX2, CHAINS * 8 * 2, ymm_steps},
-      {0, 0, NULL},
-      {ATTN_CPU_AVX2, CHAINS * 32 * 2, ymm_int8_steps}}},
+#define YMM_F32 \
+    { ATTN_CPU_AVX2, CHAINS * 8 * 2, ymm_steps }
+    {"avx2dot", "ymm", {YMM_F32, {0, 0, NULL}, {ATTN_CPU_AVX2, CHAINS * 32 * 2, ymm_int8_steps}}},
+    {"avx2", "ymm", {YMM_F32}},
     {"scalar", "scalar", {{0, CHAINS * 2, scalar_steps}}},
 #elif defined(__aarch64__)
-    {"neon", "neon", {{ATTN_CPU_NEON, CHAINS * 4 * 2, neon_steps}}},
+#define NEON_F32 \
+    { ATTN_CPU_NEON, CHAINS * 4 * 2, neon_steps }
+#define NEON_INT8 \
+    { ATTN_CPU_NEONDOT, CHAINS * 16 * 2, neon_int8_steps }
+    {"neonbf16", "neon", {NEON_F32, {ATTN_CPU_NEONBF16, CHAINS * 8 * 2, neon_bf16_steps}, NEON_INT8}},
+    {"neondot", "neon", {NEON_F32, {0, 0, NULL}, NEON_INT8}},
+    {"neon", "neon", {NEON_F32}},
     {"scalar", "scalar", {{0, CHAINS * 2, scalar_steps}}},
 #endif
     {NULL, "none", {{0, 0, NULL}}},

@@ -17,8 +17,8 @@ const char *limit_width(const char *backend);
 /* The instructions whose rate limits a row. */
 enum limit {
     LIMIT_F32,  /* f32 multiply-adds */
-    LIMIT_BF16, /* bf16 dot products: vdpbf16ps */
-    LIMIT_INT8, /* int8 dot products: vpdpbusd; AVX2: vpmaddubsw, vpmaddwd and vpaddd */
+    LIMIT_BF16, /* bf16 dot products: vdpbf16ps, bfdot */
+    LIMIT_INT8, /* int8 dot products: vpdpbusd, sdot; AVX2: vpmaddubsw, vpmaddwd and vpaddd */
     N_LIMITS
 };
 const char *limit_name(enum limit limit); /* "FMA", "bf16", "int8" */

@@ -387,14 +387,14 @@ double row_bytes(const struct row *r) {
 /* As if the values were f32: reading them stays as much of the work where they are smaller. */
 bool row_read_bound(const struct row *r) {
     const double flops_a_value = 24; /* 4 of a group of 8 heads is bound by reading, 8 of 16 rows is not */
-
     return r->kind != ROW_ADDITIVE && row_flops(r) < flops_a_value * row_values(r);
 }
 
 enum limit row_limit(const struct row *r, const char *backend) {
-    const bool bf16 = strcmp(backend, "avx512bf16") == 0, int8 = bf16 || strcmp(backend, "avx512vnni") == 0;
-    size_t block;
+    static const char *const int8[] = {"avx512bf16", "neonbf16", "avx512vnni", "neondot", "avx2dot"};
+    size_t block, i = 0;
     attn_dtype_size(r->type, &block);
-    if (bf16 && r->type == ATTN_BF16) return LIMIT_BF16;
-    return int8 && block > 1 && r->kind == ROW_LINEAR ? LIMIT_INT8 : LIMIT_F32;
+    while (i < 5 && strcmp(backend, int8[i]) != 0) i++;
+    if (i < 2 && r->type == ATTN_BF16) return LIMIT_BF16;
+    return i < 5 && block > 1 && r->kind == ROW_LINEAR ? LIMIT_INT8 : LIMIT_F32;
 }

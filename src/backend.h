@@ -281,9 +281,12 @@ struct attn_backend {
 
 extern const struct attn_backend attn_backend_scalar;
 extern const struct attn_backend attn_backend_avx2;
+extern const struct attn_backend attn_backend_avx2dot;
 extern const struct attn_backend attn_backend_avx512;
 extern const struct attn_backend attn_backend_avx512vnni;
 extern const struct attn_backend attn_backend_avx512bf16;
 extern const struct attn_backend attn_backend_neon;
+extern const struct attn_backend attn_backend_neondot;
+extern const struct attn_backend attn_backend_neonbf16;
 
 #endif

@@ -66,7 +66,14 @@ int attn_cpu_bf16_pays(void) {
 #define HWCAP2_BF16 (1ul << 14)
 #endif
 
-uint32_t attn_cpu_bundles(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMD ? ATTN_CPU_NEON : 0; }
+uint32_t attn_cpu_bundles(void) {
+    const unsigned long caps = getauxval(AT_HWCAP);
+    uint32_t bundles = 0;
+    if (caps & HWCAP_ASIMD) bundles |= ATTN_CPU_NEON;
+    if (bundles && (caps & HWCAP_ASIMDDP)) bundles |= ATTN_CPU_NEONDOT;
+    if ((bundles & ATTN_CPU_NEONDOT) && (getauxval(AT_HWCAP2) & HWCAP2_BF16)) bundles |= ATTN_CPU_NEONBF16;
+    return bundles;
+}
 int attn_cpu_bf16_pays(void) { return 1; }
 
 #define FEATURES(X)                       \

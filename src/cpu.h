@@ -10,6 +10,8 @@
 #define ATTN_CPU_NEON (1u << 2)       /* arm64 Advanced SIMD */
 #define ATTN_CPU_AVX512VNNI (1u << 3) /* AVX512_VNNI and ATTN_CPU_AVX512 */
 #define ATTN_CPU_AVX512BF16 (1u << 4) /* AVX512_BF16 and ATTN_CPU_AVX512VNNI */
+#define ATTN_CPU_NEONDOT (1u << 5)    /* FEAT_DotProd and ATTN_CPU_NEON */
+#define ATTN_CPU_NEONBF16 (1u << 6)   /* FEAT_BF16 and ATTN_CPU_NEONDOT */
 
 /* The bundles this machine can run. */
 uint32_t attn_cpu_bundles(void);

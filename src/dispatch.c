@@ -19,8 +19,17 @@ static const struct attn_backend *const backends[] = {
 #if HAVE_AVX512
     &attn_backend_avx512,
 #endif
+#if HAVE_AVX2DOT
+    &attn_backend_avx2dot,
+#endif
 #if HAVE_AVX2
     &attn_backend_avx2,
+#endif
+#if HAVE_NEONBF16
+    &attn_backend_neonbf16,
+#endif
+#if HAVE_NEONDOT
+    &attn_backend_neondot,
 #endif
 #if HAVE_NEON
     &attn_backend_neon,

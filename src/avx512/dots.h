@@ -16,6 +16,22 @@
 /* Sums of 32 bits. */
 typedef __m512i vint;
 
+enum {
+    DOTS_MR = 6,   /* by DOTS_NV vectors: 12 sums, 12 results, 2 of weights, 2 scales, 1 of x: 29 registers */
+    DOTS_NV = 2,   /* two outputs' bytes feed six rows: 8 loads for 12 dot products */
+    DOTS_FEW = 18, /* rows that take all types from where they lie: three strips */
+    DOTS_WIDE = 2, /* rows that take a whole panel at once */
+    /* Products are of unsigned weights: of q8_0; of q4_0 and Q6_K. */
+    DOTS_SIGNED_8 = 0,
+    DOTS_SIGNED_LESS = 0,
+    DOTS_HALVES_8 = 0 /* x has 8 bits for all of them */
+};
+/* F(X, mr) for the heights of a strip. */
+#define DOTS_ROWS(F, X) F(X, 1) F(X, 2) F(X, 3) F(X, 4) F(X, 5) F(X, 6)
+
+/* After a row's products of a quad: not needed here. */
+#define DOTS_FENCE ((void)0)
+
 /* The four bytes, or the number, at p in every lane; p may have any alignment. */
 ATTN_INLINE vint v_int_at(const void *p) {
     int x;
@@ -23,12 +39,21 @@ ATTN_INLINE vint v_int_at(const void *p) {
     return _mm512_set1_epi32(x);
 }
 ATTN_INLINE vint v_int_zero(void) { return _mm512_setzero_si512(); }
-/* Each lane plus its four products of a byte of u, unsigned, and one of s, signed. */
-ATTN_INLINE vint v_int_dot(vint sum, vbytes u, vint s) { return _mm512_dpbusd_epi32(sum, u, s); }
-ATTN_INLINE vf32 v_int_f32(vint x) { return _mm512_cvtepi32_ps(x); }
+
+/* The sums of a unit, from integers on; plus, in each lane, the four products of a byte of w and one at x. w has `bits` bits
+ * where it is not signed; it is the unit's quad number `quad`, and all of them come, in order. */
+typedef vint vsum;
+ATTN_INLINE vsum v_sum(vint from) { return from; }
+ATTN_INLINE vsum v_sum_dot(int bits, int quad, vsum sum, vbytes w, const char *x) {
+    (void)bits;
+    (void)quad;
+    return _mm512_dpbusd_epi32(sum, w, v_int_at(x));
+}
+ATTN_INLINE vf32 v_sum_f32(int bits, vsum sum) {
+    (void)bits;
+    return _mm512_cvtepi32_ps(sum);
+}
 ATTN_INLINE void v_bytes_store(void *p, vbytes x) { _mm512_storeu_si512(p, x); }
-/* Signed bytes plus 128. */
-ATTN_INLINE vbytes v_bytes_flip(vbytes x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char)0x80)); }
 
 /* x * by to 16 signed bytes, to nearest even; their sum. |x * by| < 128. */
 ATTN_INLINE int v_store_i8(int8_t *to, vf32 x, float by) {
@@ -46,8 +71,8 @@ ATTN_INLINE float v_most_of_32(const float *x) {
 #if defined(__AVX512BF16__)
 /* Each lane plus its two products of bf16: the second ones' first (Intel's manual), each rounded to nearest even; subnormal
  * numbers count as zero and become it. */
-ATTN_INLINE vf32 v_bf16_dot(vf32 sum, vint a, vint b) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+ATTN_INLINE vf32 v_bf16_dot(vf32 sum, vint x, vbytes w) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w);
 }
 #endif
 

@@ -40,7 +40,7 @@ ATTN_INLINE void pairs_tile(int mr, int nv, int lines, const struct pairs_strip 
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
     ATTN_NO_UNROLL for (size_t k = 0; k < s->k; k++, x += 4, panel += 4 * VF32_N * nv, ahead += 64 * lines) {
-        vint w[LINEAR_NV];
+        vbytes w[LINEAR_NV];
         ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_bytes(panel + 4 * VF32_N * v);
         ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + 64 * f);
         ATTN_UNROLL for (int i = 0; i < mr; i++) {

@@ -26,6 +26,7 @@ struct problem {
     size_t m, n, k;
     float *x, *w, *bias, *y; /* w: what the weights stand for */
     void *typed;
+    int to_odd; /* how the tier rounds sums of bf16 */
 };
 
 static void draw_x(struct rng *r, enum look look, const struct problem *p) {
@@ -71,7 +72,8 @@ static struct problem problem_make(struct rng *r, attn_context *context, attn_dt
                         malloc(n * k * 4),
                         malloc(n * 4),
                         malloc(m * n * 4),
-                        malloc(n * k * 4)};
+                        malloc(n * k * 4),
+                        strcmp(attn_context_backend(context), "neonbf16") == 0};
     ck_assert(p.x && p.w && p.bias && p.y && p.typed);
     draw_x(r, look, &p);
     draw_w(r, context, &p);
@@ -124,7 +126,7 @@ static double rounding(const struct problem *p, const float *x, const float *w) 
     return sum;
 }
 
-/* What f32 sums lose: of bf16 two roundings a pair, of blocks three a unit (the scales' product, the fma, the least added).
+/* What f32 sums lose: of bf16 two roundings a pair (arm64: to odd, each up to 2^-23), of blocks three a unit (the scales' product, the fma, the least added).
  * The terms of Q4_K and q4_1 are a scale's and a minimum's, each larger than their sum: at most 64 times here. */
 static double summing(const struct problem *p, const float *x, const float *w) {
     double sum = 0, most = 0;
@@ -133,7 +135,8 @@ static double summing(const struct problem *p, const float *x, const float *w) {
         most += fabs((double)x[k]);
     }
     const int adds = p->type == ATTN_Q4_K || p->type == ATTN_Q4_1;
-    return ((double)p->k + 8) * 0x1p-24 * (sum + (adds ? most * 64 : 0)) * 1.01 + (double)p->k * 0x1p-125;
+    const double e = p->type == ATTN_BF16 && p->to_odd ? 0x1p-23 : 0x1p-24;
+    return ((double)p->k + 8) * e * (sum + (adds ? most * 64 : 0)) * 1.01 + (double)p->k * 0x1p-125;
 }
 
 static void within_bounds(const struct problem *p) {
@@ -150,6 +153,24 @@ static void within_bounds(const struct problem *p) {
     }
 }
 
+/* The largest products and sums there are: all weights of a sign or of both, all of x 1 or -1. */
+static void draw_extremes(struct rng *r, attn_context *context, const struct problem *p, size_t at) {
+    static const uint16_t one = 0x3c00;
+    static const unsigned char bytes[][2] = {
+        {0x80, 0x80}, {0x7f, 0x7f}, {0x80, 0x7f}, {0xff, 0xff}, {0, 0xff}};
+    const attn_tensor floats = attn_tensor_contiguous(p->w, ATTN_F32, 1, 1, p->n, p->k);
+    const attn_tensor typed = attn_tensor_contiguous(p->typed, p->type, 1, 1, p->n, p->k);
+    const size_t block = attn_dtype_bytes(p->type);
+    for (size_t i = 0; i < p->n * p->k / attn_dtype_block(p->type); i++) {
+        unsigned char *to = (unsigned char *)p->typed + i * block;
+        for (size_t b = 0; b < block; b++) to[b] = bytes[at % 5][rng_below(r, 2)];
+        memcpy(to + (p->type == ATTN_Q6_K ? block - 2 : 0), &one, 2);
+        if (p->type == ATTN_Q4_1 || p->type == ATTN_Q4_K) memcpy(to + 2, &one, 2);
+    }
+    for (size_t i = 0; i < p->m * p->k; i++) p->x[i] = at / 5 % 2 && rng_below(r, 2) ? -1.0f : 1.0f;
+    ck_assert_int_eq(attn_convert(context, &typed, &floats), ATTN_OK);
+}
+
 static int uses_dots(const struct attn_backend *tier, attn_dtype type) {
     return tier->prepared_row(type, 256) != 0;
 }
@@ -164,11 +185,31 @@ START_TEST(bounds) {
         const attn_dtype type = types[at % N_TYPES];
         const enum look look = (enum look)(at / N_TYPES % N_LOOKS);
         const size_t *s = shapes[at / N_TYPES / N_LOOKS];
-        if (!uses_dots(tier, type)) continue;
+        if (!uses_dots(tier, type) || !harness_takes(at, 3)) continue;
         harness_case("%s, %s, %zu x %zu x %zu, look %d", tier->name, attn_dtype_name(type), s[0], s[1], s[2],
                      (int)look);
         struct problem p =
             problem_make(&r, context, type, s[0], s[1], s[2] + (is_blocks(type) ? 0 : s[0]), look);
+        project(context, &p, 0, (const size_t[]){1, 1, p.m}, p.y);
+        within_bounds(&p);
+        problem_free(&p);
+    }
+    attn_context_destroy(context);
+}
+END_TEST
+
+/* No sum of products leaves its integers. */
+START_TEST(extremes) {
+    struct rng r = rng_make(test_seed(), 7);
+    const struct attn_backend *tier = tiers[_i];
+    attn_context *context = harness_context(tier->name, 1);
+    for (size_t at = 0; at < N_TYPES * 10 * 3; at++) {
+        static const size_t rows[] = {1, 4, 30};
+        const attn_dtype type = types[at % N_TYPES];
+        if (!is_blocks(type) || !uses_dots(tier, type) || !harness_takes(at, 3)) continue;
+        struct problem p = problem_make(&r, context, type, rows[at / N_TYPES / 10], 32, 256, NORMAL);
+        draw_extremes(&r, context, &p, at / N_TYPES);
+        harness_case("%s, %s, %zu rows, kind %zu", tier->name, attn_dtype_name(type), p.m, at / N_TYPES % 10);
         project(context, &p, 0, (const size_t[]){1, 1, p.m}, p.y);
         within_bounds(&p);
         problem_free(&p);
@@ -251,9 +292,9 @@ START_TEST(pieces) {
     const struct attn_backend *tier = tiers[_i];
     attn_context *context = harness_context(tier->name, 2);
     for (size_t at = 0; at < 2; at++) {
-        const attn_dtype type = at ? ATTN_Q8_0 : ATTN_BF16;
+        const attn_dtype type = at ? ATTN_BF16 : ATTN_Q8_0;
         float y[N];
-        if (!uses_dots(tier, type)) continue;
+        if (!uses_dots(tier, type) || !harness_takes(at, 2)) continue;
         struct problem p = problem_make(&r, context, type, M, N, K, NORMAL);
         ck_assert_uint_gt(M * tier->prepared_row(type, K), ATTN_PREPARED_BYTES);
         harness_case("%s, %s", tier->name, attn_dtype_name(type));
@@ -333,6 +374,7 @@ int main(void) {
     const int n = (int)harness_tiers(tiers);
     tcase_set_timeout(t, 300);
     tcase_add_loop_test(t, bounds, 0, n);
+    tcase_add_loop_test(t, extremes, 0, n);
     tcase_add_loop_test(t, nearest, 0, n);
     tcase_add_loop_test(t, bits, 0, n);
     tcase_add_loop_test(t, pieces, 0, n);
