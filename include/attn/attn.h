@@ -17,7 +17,7 @@
  * Promises that hold for every function (docs/design.md says how they are kept):
  *  - The bits of an output row depend on that row's inputs and the parameters only: not on the number
  *    of threads, on other rows, on the batch or on how the rows were cut into calls. The AVX2, AVX-512
- *    and NEON backends give the same bits as each other.
+ *    and NEON backends give the same bits as each other; their instruction tiers do for f32 and f16.
  *  - Arguments are checked before anything is written. On an error the outputs are untouched and
  *    attn_context_error() names the argument. Nothing is printed, nothing aborts.
  *  - A row that sees no key gives 0 and a log-sum-exp of -inf. What is not finite in what a row sees shows
@@ -118,8 +118,9 @@ typedef struct attn_options {
     char *error;                   /* where attn_context_create() puts the text of an error, or NULL */
     size_t error_bytes;            /* size of error */
     int strict;                    /* 1: nothing is rounded on the way but f32 itself: where the backend is an
-                                      instruction tier (avx512vnni, avx512bf16), the context gets the one
-                                      that it is a tier of */
+                                      instruction tier (avx2dot, avx512vnni, avx512bf16, neondot, neonbf16),
+                                      which rounds what it multiplies narrow types by (docs/numerics.md,
+                                      section 11), the context gets the backend that it is a tier of */
 } attn_options;
 
 /* A backend, an executor and scratch memory. */
