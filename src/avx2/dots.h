@@ -94,7 +94,7 @@ ATTN_INLINE float v_most_of_32(const float *x) {
         most = v_max(most, a);
     }
     if (_mm256_movemask_ps(fine) != 255) return __builtin_nanf("");
-    ATTN_UNROLL for (int step = 4; step; step /= 2) most = v_max(most, v_swap(most, step));
+    ATTN_UNROLL for (int step = 1; step < VF32_N; step *= 2) most = v_max(most, v_swap(most, step));
     return v_lane0(most);
 }
 
