@@ -162,7 +162,7 @@ typedef size_t attn_pool_scratch_fn(const struct attn_pool_size *size);
 /*
  * Merges the parts of n_chunks >= 1 chunks of one block, in ascending order, and finishes the rows: reads
  * chunk c's at task->part + c * stride (and overwrites it), writes task's out and lse. Uses of task only
- * n_rows (of one block), group, first, d_v, out*, lse*, sinks and part. Ascending from the first chunk the block sees; a part of a chunk
+ * score, k_type, v_type, n_rows (of one block), group, first, d_v, out*, lse*, sinks and part. Ascending from the first chunk the block sees; a part of a chunk
  * that the block does not see changes nothing.
  */
 typedef void attn_merge_fn(const struct attn_pool_task *task, size_t n_chunks, size_t stride);

@@ -31,6 +31,7 @@
  *  norm        (q_norm, k_norm) of a head's p columns, before RoPE: ATTN_NORM_CHAINS chains from 0, column j in chain
  *              j mod ATTN_NORM_CHAINS: s = fma(x_j, x_j, s) in ascending j; their tree (neighbours first); m = tree / p;
  *              f = 1 / sqrt(m + epsilon); x_j = (x_j * f) * w_j.
+ *  bf16        (the tier avx512bf16, keys and values both bf16): docs/numerics.md, section 11, says what differs.
  *  exp2, tanh, log2 are SLEEF's Sleef_finz_* (exp2 u10, tanh u35, log2 u10), or the same bits inlined.
  */
 #ifndef ATTN_ORDER_H

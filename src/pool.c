@@ -57,6 +57,8 @@ static void set_block(struct attn_pool_task *t, const struct attn_pool_plan *pla
     const struct attn_pooling_problem *p = plan->p;
     const size_t b = at->of.batch, i = at->of.q_row + at->i;
     t->score = p->score;
+    t->k_type = p->k->dtype;
+    t->v_type = p->v->dtype;
     t->n_rows = attn_min(blocks * plan->block_rows, at->of.rows * plan->group - at->row);
     t->group = plan->group;
     t->heads = plan->together;
@@ -148,8 +150,6 @@ static void set_inputs(struct attn_pool_task *t, const struct attn_pool_plan *pl
     const struct attn_pooling_problem *p = plan->p;
     const size_t b = at->of.batch;
     t->q_type = p->q->dtype;
-    t->k_type = p->k->dtype;
-    t->v_type = p->v->dtype;
     t->q = row_of(p->q, b, at->h, at->of.q_row + at->i);
     t->q_row = attn_stride(p->q, ROW);
     t->q_head = attn_stride(p->q, HEAD);

@@ -12,7 +12,6 @@
 #include "ukernel.h"
 
 #include "common/linear_body.h"
-#include "common/pool_body.h"
 #include "common/few_body.h"
 #include "common/combine_body.h"
 #include "common/convert_body.h"

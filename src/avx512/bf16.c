@@ -1,4 +1,4 @@
-/* The tier avx512bf16: projections by bf16 dot products. */
+/* The tier avx512bf16: projections and attention pooling by bf16 dot products. */
 #include "tiers.h"
 
 #include "vec.h"
@@ -8,6 +8,7 @@
 #include "tile.h"
 
 #include "common/dots_bf16.h"
+#include "common/pairs_pool.h"
 
 size_t attn_prepared_row_avx512bf16(attn_dtype weights, size_t k) {
     return weights == ATTN_BF16 ? pairs_row_bytes(k) : attn_prepared_row_avx512vnni(weights, k);
@@ -25,4 +26,22 @@ void attn_linear_avx512bf16(const struct attn_linear_task *t) {
         pairs_body(t);
     else
         attn_linear_avx512vnni(t);
+}
+
+void attn_pool_avx512bf16(const struct attn_pool_task *t) {
+    if (pairs_serves(t))
+        pairs_pool_body(t);
+    else
+        attn_backend_avx512.pool(t);
+}
+
+void attn_merge_avx512bf16(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
+    if (pairs_serves(t))
+        pool_merge_body(t, n_chunks, stride);
+    else
+        attn_backend_avx512.merge(t, n_chunks, stride);
+}
+
+size_t attn_pool_scratch_avx512bf16(const struct attn_pool_size *size) {
+    return attn_max(attn_backend_avx512.pool_scratch(size), pairs_scratch_body(size));
 }

@@ -74,6 +74,50 @@ ATTN_INLINE float v_most_of_32(const float *x) {
 ATTN_INLINE vf32 v_bf16_dot(vf32 sum, vint x, vbytes w) {
     return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w);
 }
+/* The same in the lanes of m; the others keep their sum. */
+ATTN_INLINE vf32 v_bf16_dot_where(vmask m, vf32 sum, vint a, vint b) {
+    return _mm512_mask_dpbf16_ps(sum, m, (__m512bh)a, (__m512bh)b);
+}
+
+/* Rounded to nearest even, subnormal numbers to zero: pairs (a, b) of lanes; a's lanes, then b's. */
+ATTN_INLINE vint v_bf16_both(vf32 a, vf32 b) { return (__m512i)_mm512_cvtne2ps_pbh(b, a); }
+ATTN_INLINE vint v_bf16_pairs(vf32 a, vf32 b) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, v_bf16_both(a, b));
+}
+/* Pairs as they lie: exactly n <= 32 values, then zeros. */
+ATTN_INLINE vint v_pairs_load(const void *p, size_t n) {
+    return n == 32 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16((__mmask32)(((uint64_t)1 << n) - 1), p);
+}
+/* Pairs of VF32_N values at a, and those at b; exactly n of each, then zeros. Either may be NULL: zeros. */
+ATTN_INLINE __m256i v_values16(const void *p, size_t n) {
+    if (!p) return _mm256_setzero_si256();
+    return n == 16 ? _mm256_loadu_si256((const __m256i *)p)
+                   : _mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1u), p);
+}
+ATTN_INLINE vint v_pairs_of(const void *a, const void *b, size_t n) {
+    const __m512i second = _mm512_slli_epi32(_mm512_cvtepu16_epi32(v_values16(b, n)), 16);
+    return _mm512_or_si512(_mm512_cvtepu16_epi32(v_values16(a, n)), second);
+}
+ATTN_INLINE void v_pairs_store(void *p, vint x) { _mm512_storeu_si512(p, x); }
+ATTN_INLINE vf32 v_pairs_as_f32(vint x) { return _mm512_castsi512_ps(x); }
+ATTN_INLINE vint v_pairs_from_f32(vf32 x) { return _mm512_castps_si512(x); }
+/* Each first or second one alone, the other zero. */
+ATTN_INLINE vint v_pairs_first(vint x) { return _mm512_and_si512(x, _mm512_set1_epi32(0xffff)); }
+ATTN_INLINE vint v_pairs_second(vint x) { return _mm512_and_si512(x, _mm512_set1_epi32((int)0xffff0000)); }
+/* Where the first or the second one's sign bit is set. */
+ATTN_INLINE vmask v_pairs_sign_first(vint x) { return _mm512_movepi32_mask(_mm512_slli_epi32(x, 16)); }
+ATTN_INLINE vmask v_pairs_sign_second(vint x) { return _mm512_movepi32_mask(x); }
+ATTN_INLINE vmask v_and(vmask a, vmask b) { return _kand_mask16(a, b); }
+ATTN_INLINE vmask v_and_not(vmask a, vmask b) { return _kandn_mask16(b, a); } /* a and not b */
+/* The larger magnitudes' bits of both; whether one of them is infinite or NaN. */
+ATTN_INLINE vint v_pairs_most(vint most, vint x) {
+    return _mm512_max_epu16(most, _mm512_and_si512(x, _mm512_set1_epi32(0x7fff7fff)));
+}
+ATTN_INLINE int v_pairs_odd(vint most) {
+    return _mm512_cmpge_epu16_mask(most, _mm512_set1_epi16(0x7f80)) != 0;
+}
 #endif
 
 #endif

@@ -8,7 +8,9 @@
 #define ATTN_FEW_BODY_H
 
 #include "few_turn.h"
+#include "pool_floats.h"
 #include "pool_body.h"
+#include "pool_weights.h"
 
 /* The state of one chunk, from nothing, for all heads. */
 static void few_chunk(struct few_block *b, const struct pool_range *range, size_t chunk) {
@@ -66,7 +68,7 @@ static void few_finish(const struct attn_pool_task *t, size_t shift, size_t colu
         for (size_t c = 0; c < t->d_v; c += VF32_N) {
             const size_t left = attn_min(t->d_v - c, VF32_N);
             typed_store_tail(t->out_type, out, c,
-                             v_mul(v_load_tail(st->o + r * columns + c, left), end.factor), left);
+                             pool_end(v_load_tail(st->o + r * columns + c, left), end.factor), left);
         }
         if (t->lse)
             t->lse[pool_offset(t, r, t->lse_row, t->lse_head) + (ptrdiff_t)shift * t->lse_head] =
@@ -207,6 +209,7 @@ static size_t few_scratch(const struct attn_pool_size *z) {
 static void pool_any(const struct attn_pool_task *t) {
     enum { ROWS = POOL_NV * VF32_N };
     const size_t rest = t->n_rows % ROWS;
+    struct pool_works works;
     if (few_serves(t)) {
         few_body(t);
     } else if (t->part && t->n_rows > ROWS && rest && rest <= FEW_MOST && t->score == ATTN_SCORE_DOT) {
@@ -214,10 +217,12 @@ static void pool_any(const struct attn_pool_task *t) {
         const struct attn_pool_task last = pool_block_task(t, t->n_rows / ROWS, ROWS);
         struct attn_pool_task others = *t;
         others.n_rows -= rest;
-        pool_body(&others);
+        pool_body(&others, &works);
         few_body(&last);
     } else {
-        pool_body(t);
+        pool_body(t, &works);
+        for (size_t i = 0; (t->weights || t->scores) && i < works.n; i++)
+            pool_weights(&works.w[i].b, &works.w[i].range, &works.w[i].all, works.section);
     }
 }
 static void merge_any(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {

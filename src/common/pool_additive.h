@@ -74,7 +74,7 @@ ATTN_INLINE void additive_step(const struct pool_block *b, int keys, int guarded
         const size_t at = d * b->lanes + lane;
         const vf32 w = v_load(b->w + at), a = v_load(b->q + at), ea = v_load(b->eq + at);
         ATTN_UNROLL for (int i = 0; i < keys; i++) {
-            const vf32 key = v_set1(k[i * b->keys.k_row + (ptrdiff_t)d]),
+            const vf32 key = v_set1(k[i * pool_k_row(b) + (ptrdiff_t)d]),
                        e = v_set1(ek[(size_t)i * t->d_k + d]);
             sum[i] = v_fma(w, additive_tanh(a, key, ea, e, guarded), sum[i]);
         }
@@ -98,8 +98,8 @@ static void additive_guarded(const struct pool_block *b, size_t lane, const floa
 static void pool_scores_additive(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n,
                                  float *s) {
     const struct attn_pool_task *t = b->t;
-    const ptrdiff_t k_row = b->keys.k_row;
-    const float *keys = b->keys.k + (ptrdiff_t)(j - b->keys.from) * k_row;
+    const ptrdiff_t k_row = pool_k_row(b);
+    const float *keys = pool_key(b, j);
     int large[ATTN_KEY_TILE];
     for (size_t i = 0; i < n; i++)
         large[i] = additive_key(keys + (ptrdiff_t)i * k_row, t->d_k, b->ek + i * t->d_k);

@@ -2,7 +2,7 @@
 #ifndef ATTN_POOL_HIDE_H
 #define ATTN_POOL_HIDE_H
 
-#include "pool_tile.h"
+#include "pool_block.h"
 
 /* bias[i][lane] of keys [j, j + n): what sight_bias() says to each row. */
 static void pool_mask_tile(const struct pool_block *b, size_t j, size_t n) {

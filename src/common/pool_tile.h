@@ -7,49 +7,25 @@
 #ifndef ATTN_POOL_TILE_H
 #define ATTN_POOL_TILE_H
 
-#include <float.h>
-#include <math.h>
-#include <string.h>
-
-#include "pool_gather.h"
-#include "sight.h"
+#include "pool_block.h"
+#include "pool_convert.h"
 #include "ukernel_contract.h"
 
-/* Keys and values of a section, where they lie or gathered: key j is row j - from of each. */
-struct pool_keys {
-    size_t from;
-    const float *k, *v;
-    ptrdiff_t k_row, v_row;
-};
+ATTN_INLINE vf32 pool_end(vf32 o, vf32 factor) { return v_mul(o, factor); }
 
-/* The scratch of one block. Rows of `lanes` floats; see pool_scratch_body() for
- * the sizes. */
-struct pool_block {
-    const struct attn_pool_task *t;
-    size_t lanes;                    /* 1 to POOL_NV vectors */
-    struct sight_hull sees[POOL_NV]; /* what some row of the vector may see */
-    float *q;                        /* [d_k][lanes]: q * c, or A_q q for additive scores */
-    float *w;                        /* additive only, [d_k][lanes]: w * c */
-    float *eq;                       /* additive only, [d_k][lanes]: e^{2 q} */
-    float *ek;                       /* additive only, [ATTN_KEY_TILE][d_k]: e^{2 k} of a tile */
-    int large[POOL_NV];         /* additive only: a feature of the vector's rows is too large for e^{2 q} */
-    float *lo;                  /* [lanes]: first visible key, relative to the chunk, as a float
-                   (exact: <= ATTN_CHUNK) */
-    float *last;                /* [lanes]: last visible key, likewise */
-    float *also;                /* [lanes]: keys below it are visible too, likewise */
-    float *position;            /* [lanes]: the row's own, likewise; only where scores are shaped */
-    float *slope;               /* [lanes]: only where scores are shaped */
-    float *p;                   /* [POOL_KEYS][lanes]: scores, then probabilities */
-    float *bias;                /* [ATTN_KEY_TILE][lanes]: the mask of a tile */
-    struct pool_gather *gather; /* NULL: keys and values are read where they lie */
-    struct pool_keys keys;      /* of the section at hand */
-};
-
-/* The running maximum (log2 units), sum and output of each row. */
-struct pool_state {
-    float *m, *l; /* [lanes] */
-    float *o;     /* [d_v][lanes] */
-};
+/* In floats. */
+ATTN_INLINE ptrdiff_t pool_k_row(const struct pool_block *b) {
+    return b->keys.k_row / (ptrdiff_t)sizeof(float);
+}
+ATTN_INLINE ptrdiff_t pool_v_row(const struct pool_block *b) {
+    return b->keys.v_row / (ptrdiff_t)sizeof(float);
+}
+ATTN_INLINE const float *pool_key(const struct pool_block *b, size_t j) {
+    return typed_f32(b->keys.k + (ptrdiff_t)(j - b->keys.from) * b->keys.k_row);
+}
+ATTN_INLINE const float *pool_value(const struct pool_block *b, size_t j) {
+    return typed_f32(b->keys.v + (ptrdiff_t)(j - b->keys.from) * b->keys.v_row);
+}
 
 /* dst[i][lane] = src(row of lane)[i] * c for i in [0, n); sources are base +
  * offset of the row. */
@@ -75,23 +51,12 @@ static void pool_pack(const struct attn_pool_task *t, size_t lanes, size_t n, at
     }
 }
 
-/* A range of the block's vectors of rows: those that see something of a tile. */
-struct pool_vectors {
-    int first, n;
-};
-
-ATTN_INLINE void pool_zero(int keys, int nv, vf32 c[QK_KEYS][POOL_NV]) {
-    ATTN_UNROLL for (int i = 0; i < keys; i++) {
-        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_zero();
-    }
-}
-
 /* Scores of `keys` keys from k on to rows of s. */
 ATTN_INLINE void pool_scores_step(const struct pool_block *b, int keys, int nv, const float *k,
                                   const float *q, float *s) {
     vf32 c[QK_KEYS][POOL_NV];
     pool_zero(keys, nv, c);
-    uk_qk(keys, nv, b->lanes, k, b->keys.k_row, b->t->d_k, q, c);
+    uk_qk(keys, nv, b->lanes, k, pool_k_row(b), b->t->d_k, q, c);
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) v_store(s + (size_t)i * b->lanes + v * VF32_N, c[i][v]);
     }
@@ -99,8 +64,8 @@ ATTN_INLINE void pool_scores_step(const struct pool_block *b, int keys, int nv, 
 
 /* s[i][lane] for keys [j, j + n), n <= ATTN_KEY_TILE. */
 ATTN_INLINE void pool_scores_nv(const struct pool_block *b, int nv, size_t at, size_t j, size_t n, float *s) {
-    const ptrdiff_t k_row = b->keys.k_row;
-    const float *k = b->keys.k + (ptrdiff_t)(j - b->keys.from) * k_row, *q = b->q + at;
+    const ptrdiff_t k_row = pool_k_row(b);
+    const float *k = pool_key(b, j), *q = b->q + at;
     size_t i = 0;
     s += at;
 #define POOL_KEYS_STEP(keys) \
@@ -140,18 +105,6 @@ ATTN_INLINE void pool_exp_key(int nv, const float *m, float *s) {
     }
 }
 
-/* Whether some score exceeds m + ATTN_RESCALE in its lane. */
-ATTN_INLINE int pool_moves(int nv, vf32 c[QK_KEYS][POOL_NV], const float *m) {
-    const vf32 lowest = v_set1(-FLT_MAX);
-    vmask moves = v_lt(lowest, lowest);
-    ATTN_UNROLL for (int v = 0; v < nv; v++) {
-        vf32 x = lowest;
-        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) x = v_max(x, c[i][v]);
-        moves = v_or(moves, v_lt(v_add(v_load(m + v * VF32_N), v_set1(ATTN_RESCALE)), x));
-    }
-    return v_any(moves);
-}
-
 /* Scores in registers to probabilities in rows of p, and the tree of their sum over neighbours. */
 ATTN_INLINE void pool_exp_step(int nv, vf32 c[QK_KEYS][POOL_NV], const float *m, float *p, float *sum) {
     enum { HALF = QK_KEYS - 4 };
@@ -184,8 +137,8 @@ ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const
                              float *p, float *sum) {
     const struct attn_pool_task *t = b->t;
     const size_t lanes = (size_t)nv * VF32_N, lines = t->d_k / ATTN_LINE;
-    const ptrdiff_t at = (ptrdiff_t)(j - b->keys.from), k_row = b->keys.k_row, v_row = b->keys.v_row;
-    const float *k = b->keys.k + at * k_row, *v = b->keys.v + at * v_row;
+    const ptrdiff_t k_row = pool_k_row(b), v_row = pool_v_row(b);
+    const float *k = pool_key(b, j), *v = pool_value(b, j);
     const float *next = k + ATTN_KEY_TILE * k_row, *q = b->q;
     vf32 c[QK_KEYS][POOL_NV];
     size_t d = 0, left = POOL_PIPELINE && waiting ? QK_KEYS : 0, due = 0;
@@ -232,13 +185,6 @@ ATTN_INLINE int pool_step_nv(const struct pool_block *b, int nv, size_t j, const
                                            ptrdiff_t v_row, size_t n, const float *p, float *o) {           \
         pool_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 1, at, v, v_row, n, p, o);                                  \
     }
-#define POOL_DISPATCH(nv, result, name, ...)      \
-    switch (nv) {                                 \
-    case 1: result name##_1(__VA_ARGS__); break;  \
-    case 2: result name##_2(__VA_ARGS__); break;  \
-    case 3: result name##_3(__VA_ARGS__); break;  \
-    default: result name##_4(__VA_ARGS__); break; \
-    }
 POOL_VARIANT(1)
 POOL_VARIANT(2)
 POOL_VARIANT(3)
@@ -247,8 +193,6 @@ POOL_VARIANT(4)
 static void pool_scores_dot(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, float *s) {
     POOL_DISPATCH(u.n, , pool_scores, b, (size_t)u.first * VF32_N, j, n, s)
 }
-enum { POOL_STEPS = ATTN_KEY_TILE / QK_KEYS };
-
 /* l += the tree over the tile's probabilities p. */
 static void pool_sum(const struct pool_block *b, const float *p, float *l) {
     const size_t lanes = b->lanes;
@@ -260,18 +204,6 @@ static void pool_sum(const struct pool_block *b, const float *p, float *l) {
                            v_add(v_load(at + 2 * lanes), v_load(at + 3 * lanes)));
         }
         v_store(l, v_add(v_load(l), v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]))));
-    }
-}
-
-/* l += the sum of the steps' trees. */
-static void pool_sum_steps(const struct pool_block *b, float sum[POOL_STEPS][POOL_NV * VF32_N], float *l) {
-    for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
-        vf32 s[POOL_STEPS];
-        ATTN_UNROLL for (int i = 0; i < POOL_STEPS; i++) s[i] = v_load(sum[i] + lane);
-        ATTN_UNROLL for (int step = 1; step < POOL_STEPS; step *= 2) {
-            ATTN_UNROLL for (int i = 0; i < POOL_STEPS; i += 2 * step) s[i] = v_add(s[i], s[i + step]);
-        }
-        v_store(l + lane, v_add(v_load(l + lane), s[0]));
     }
 }
 
@@ -292,8 +224,8 @@ static void pool_settle(const struct pool_block *b, pool_waiting *w, const float
  * nothing waits, nothing but p has changed, and the caller takes the long way.
  */
 static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, const float *m, float *l,
-                     float *p) {
-    float sum[POOL_STEPS][POOL_NV * VF32_N];
+                     size_t row) {
+    float *p = b->p + row * b->lanes, sum[POOL_STEPS][POOL_NV * VF32_N];
     for (size_t i = 0; i < POOL_STEPS; i++) {
         float *s = p + i * QK_KEYS * b->lanes;
         int moves;
@@ -306,11 +238,11 @@ static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, cons
     return 1;
 }
 
-/* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows. */
+/* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows; their probabilities stand in p from row `row` on. */
 static void pool_pv(const struct pool_block *b, struct pool_vectors u, int hides, size_t j, size_t n,
-                    const float *p, float *o) {
-    const ptrdiff_t v_row = b->keys.v_row;
-    const float *v = b->keys.v + (ptrdiff_t)(j - b->keys.from) * v_row;
+                    size_t row, float *o) {
+    const ptrdiff_t v_row = pool_v_row(b);
+    const float *v = pool_value(b, j), *p = b->p + row * b->lanes;
     if (b->gather) pool_gather_values(b->gather, j, n);
     const size_t at = (size_t)u.first * VF32_N;
     if (hides)
