@@ -12,7 +12,7 @@
 #include "ukernel.h"
 
 #include "common/linear_body.h"
-#include "common/few_body.h"
+#include "common/pool_slots.h"
 #include "common/combine_body.h"
 #include "common/convert_body.h"
 #include "common/rope_body.h"
@@ -22,7 +22,7 @@
 #define SLOTS                                                                                          \
     .layout = LINEAR_NR, .linear_rows = LINEAR_MR, .pool_rows = (size_t)POOL_NV * VF32_N,              \
     .pool_blocks = ATTN_BLOCKS_MAX, .pool_heads_rows = FEW_MOST, .splits = 1,                          \
-    .linear_scratch = (size_t)LINEAR_NR * ATTN_K_BLOCK * sizeof(float), .pool = pool_any,              \
+    .linear_scratch = (size_t)LINEAR_NR * ATTN_K_BLOCK * sizeof(float), .pool = pool_slot,             \
     .merge = merge_any, .pool_scratch = scratch_any, .rope_table = rope_table_body, .rope = rope_body, \
     .norm = norm_body, .combine = combine_body, .to_f32 = to_f32_body, .from_f32 = from_f32_body
 

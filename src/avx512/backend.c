@@ -12,14 +12,14 @@
 #include "ukernel.h"
 
 #include "common/linear_body.h"
-#include "common/few_body.h"
+#include "common/pool_slots.h"
 #include "common/combine_body.h"
 #include "common/convert_body.h"
 #include "common/rope_body.h"
 #include "common/norm_body.h"
 
 /* What the tiers share with it: all but their names, projections and perhaps attention pooling. */
-#define POOL .pool = pool_any, .merge = merge_any, .pool_scratch = scratch_any
+#define POOL .pool = pool_slot, .merge = merge_any, .pool_scratch = scratch_any
 #define SLOTS                                                                                          \
     .layout = LINEAR_NR, .linear_rows = LINEAR_MR, .pool_rows = (size_t)POOL_NV * VF32_N,              \
     .pool_blocks = ATTN_BLOCKS_MAX, .pool_heads_rows = FEW_MOST, .splits = 1,                          \

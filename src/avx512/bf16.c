@@ -30,18 +30,18 @@ void attn_linear_avx512bf16(const struct attn_linear_task *t) {
 
 void attn_pool_avx512bf16(const struct attn_pool_task *t) {
     if (pairs_serves(t))
-        pairs_pool_body(t);
+        pairs_pool(t);
     else
         attn_backend_avx512.pool(t);
 }
 
 void attn_merge_avx512bf16(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {
     if (pairs_serves(t))
-        pool_merge_body(t, n_chunks, stride);
+        merge_any(t, n_chunks, stride);
     else
         attn_backend_avx512.merge(t, n_chunks, stride);
 }
 
 size_t attn_pool_scratch_avx512bf16(const struct attn_pool_size *size) {
-    return attn_max(attn_backend_avx512.pool_scratch(size), pairs_scratch_body(size));
+    return attn_max(attn_backend_avx512.pool_scratch(size), pairs_scratch(size));
 }

@@ -86,6 +86,26 @@ ATTN_INLINE vint v_bf16_pairs(vf32 a, vf32 b) {
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, v_bf16_both(a, b));
 }
+ATTN_INLINE void v_bf16_store(void *p, vf32 x) {
+    _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
+}
+/* Pairs (a, b) of 32 values each, in an order of columns of their own; vectors of columns into that order, and back. */
+ATTN_INLINE void v_zip(vint a, vint b, vint *x, vint *y) {
+    *x = _mm512_unpacklo_epi16(a, b);
+    *y = _mm512_unpackhi_epi16(a, b);
+}
+ATTN_INLINE void v_zip_order(vf32 a, vf32 b, vf32 *x, vf32 *y) {
+    *x = _mm512_permutex2var_ps(
+        a, _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27), b);
+    *y = _mm512_permutex2var_ps(
+        a, _mm512_setr_epi32(4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31), b);
+}
+ATTN_INLINE void v_unzip_order(vf32 x, vf32 y, vf32 *a, vf32 *b) {
+    *a = _mm512_permutex2var_ps(x, _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23),
+                                y);
+    *b = _mm512_permutex2var_ps(
+        x, _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31), y);
+}
 /* Pairs as they lie: exactly n <= 32 values, then zeros. */
 ATTN_INLINE vint v_pairs_load(const void *p, size_t n) {
     return n == 32 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16((__mmask32)(((uint64_t)1 << n) - 1), p);

@@ -2,7 +2,8 @@
 #ifndef ATTN_FEW_AHEAD_H
 #define ATTN_FEW_AHEAD_H
 
-#include "few_tile.h"
+#include "few_ask.h"
+#include "pool_block.h"
 
 /* A row's state: m[row], l[row], o[row][columns]. */
 struct few_state {

@@ -8,9 +8,7 @@
 #define ATTN_FEW_BODY_H
 
 #include "few_turn.h"
-#include "pool_floats.h"
 #include "pool_body.h"
-#include "pool_weights.h"
 
 /* The state of one chunk, from nothing, for all heads. */
 static void few_chunk(struct few_block *b, const struct pool_range *range, size_t chunk) {
@@ -81,31 +79,7 @@ static void few_finish(const struct attn_pool_task *t, size_t shift, size_t colu
 
 /* ---- The body ----------------------------------------------------------------------------------------- */
 
-/* Blocks that this way serves. */
-static int few_serves(const struct attn_pool_task *t) {
-    return t->n_rows <= FEW_MOST && t->score == ATTN_SCORE_DOT && !t->weights && !t->scores;
-}
-
-static size_t few_up(size_t n) { return (n + VF32_N - 1) / VF32_N * VF32_N; }
-
-static void few_pack(const struct few_block *b, const struct few_head *h) {
-    const struct attn_pool_task *t = b->t;
-    const void *q = pool_from(t->q_type, t->q, (ptrdiff_t)h->shift * t->q_head);
-    const float c = t->scale * ATTN_LOG2E;
-    if (b->by_rows) {
-        pool_pack(t, b->pitch, t->d_k, t->q_type, q, t->q_row, t->q_head, v_set1(c), h->q);
-        return;
-    }
-    for (size_t r = 0; r < t->n_rows; r++) {
-        const void *from = pool_from(t->q_type, q, pool_offset(t, r, t->q_row, t->q_head));
-        for (size_t d = 0; d < t->d_k; d += VF32_N) {
-            const size_t n = attn_min(t->d_k - d, VF32_N);
-            float x[VF32_N];
-            v_store(x, v_mul(typed_load_tail(t->q_type, from, d, n), v_set1(c)));
-            for (size_t i = 0; i < n; i++) h->q[(d + i) * t->n_rows + r] = x[i];
-        }
-    }
-}
+static size_t few_up(size_t n) { return (n + FEW_UNIT - 1) / FEW_UNIT * FEW_UNIT; }
 
 static struct few_state few_state_at(const struct few_block *b, float **at) {
     struct few_state st;
@@ -154,7 +128,7 @@ static void few_body(const struct attn_pool_task *t) {
     b.v_bytes = attn_dtype_row(t->v_type, t->d_v);
     b.page_heads = t->pages && t->heads > 1 && t->k_head != (ptrdiff_t)b.k_bytes;
     b.turns = t->heads > 1 || t->n_rows >= FEW_TURNS_FROM;
-    b.pitch = b.by_rows ? few_up(t->n_rows) : t->n_rows;
+    b.pitch = b.by_rows ? pool_lanes(t) : t->n_rows;
     b.p_key = b.by_rows ? b.pitch : 1;
     b.turn = few_turn(&b);
     b.p_row = b.by_rows ? 1 : b.turn;
@@ -206,10 +180,14 @@ static size_t few_scratch(const struct attn_pool_size *z) {
 
 /* ---- The slots: the one way or the other ---------------------------------------------------------- */
 
-static void pool_any(const struct attn_pool_task *t) {
+/* Blocks that this way serves. */
+static int few_serves(const struct attn_pool_task *t) {
+    return t->n_rows <= FEW_MOST && t->score == ATTN_SCORE_DOT && !t->weights && !t->scores;
+}
+
+static void pool_any(const struct attn_pool_task *t, struct pool_works *works) {
     enum { ROWS = POOL_NV * VF32_N };
     const size_t rest = t->n_rows % ROWS;
-    struct pool_works works;
     if (few_serves(t)) {
         few_body(t);
     } else if (t->part && t->n_rows > ROWS && rest && rest <= FEW_MOST && t->score == ATTN_SCORE_DOT) {
@@ -217,12 +195,10 @@ static void pool_any(const struct attn_pool_task *t) {
         const struct attn_pool_task last = pool_block_task(t, t->n_rows / ROWS, ROWS);
         struct attn_pool_task others = *t;
         others.n_rows -= rest;
-        pool_body(&others, &works);
+        pool_body(&others, works);
         few_body(&last);
     } else {
-        pool_body(t, &works);
-        for (size_t i = 0; (t->weights || t->scores) && i < works.n; i++)
-            pool_weights(&works.w[i].b, &works.w[i].range, &works.w[i].all, works.section);
+        pool_body(t, works);
     }
 }
 static void merge_any(const struct attn_pool_task *t, size_t n_chunks, size_t stride) {

@@ -5,54 +5,9 @@
 #ifndef ATTN_FEW_TILE_H
 #define ATTN_FEW_TILE_H
 
-#include "pool_tile.h"
+#include "few_ask.h"
 #include "few_value.h"
-
-enum {
-    FEW_TILE_N = ATTN_KEY_TILE / VF32_N, /* vectors of a tile of keys */
-    FEW_MOST = FEW_NV * VF32_N,          /* rows of a block served this way */
-
-    /* K and V are read in turns, and each turn starts the processor's prefetchers anew: as long as a chunk for one row,
-     * shorter where more rows' probabilities have to wait (8 KiB in all). */
-    FEW_WAITING = 2048,
-    FEW_TURN = 64,            /* keys where the other side is asked for meanwhile */
-    FEW_LINE = ATTN_LINE * 4, /* bytes */
-    FEW_PANEL = 16,           /* accumulators of a panel's scores */
-    FEW_PV_KEYS = 64          /* of V at a time for all passes: 32 KiB at d_v = 128, which stays in L1 */
-};
-
-/*
- * What is read next is asked for in the order of its addresses, evenly over the work at hand: the processor takes these
- * requests for a linear read and adds its own prefetching, whatever order the kernels then read in.
- */
-struct few_ahead {
-    const char *at, *end;  /* what is left of the row at hand */
-    ptrdiff_t stride, gap; /* from row to row; from one's end to the next */
-    int near;              /* into L1 */
-};
-
-/* Keeps requests where they stand. */
-#define ATTN_FENCE() __asm__ volatile("" ::: "memory")
-
-ATTN_INLINE void few_ask(struct few_ahead *a, int lines) {
-    if (a->near) {
-        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L1(a->at + i * FEW_LINE);
-    } else {
-        ATTN_UNROLL for (int i = 0; i < lines; i++) ATTN_PREFETCH_L2(a->at + i * FEW_LINE);
-    }
-    a->at += lines * FEW_LINE;
-    if (a->at >= a->end) {
-        a->at = a->end + a->gap;
-        a->end += a->stride;
-    }
-}
-
-/* Of the lines of `bytes` bytes those that are due in part `part` of so many. */
-ATTN_INLINE void few_ask_of(struct few_ahead *a, int bytes, int part, int parts) {
-    const int lines = (bytes + FEW_LINE - 1) / FEW_LINE;
-    const int due = lines * (part + 1) / parts - lines * part / parts;
-    if (due) few_ask(a, due);
-}
+#include "pool_tile.h"
 
 /* c[i][v] = fma(k[i][d], q[d][v], c[i][v]) for ascending d in [0, n), queries in the lanes. k[] has every third key: x86
  * addresses the two behind it by the stride, and so many keys need no register each. Of a panel it has the first key. */

@@ -32,22 +32,22 @@ ATTN_INLINE vint pairs_of_row(attn_dtype type, const void *row, size_t d, size_t
                        typed_load_tail(type, row, d + first, n - first));
 }
 
-/* to[pair][lane]. */
-static void pool_queries(struct pool_block *b) {
-    const struct attn_pool_task *t = b->t;
-    for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+/* Rows from q on to to[pair][lane]. */
+static void pairs_pack(const struct attn_pool_task *t, size_t lanes, const void *q, float *to) {
+    for (size_t lane = 0; lane < lanes; lane += VF32_N) {
         const void *src[VF32_N];
         for (size_t i = 0; i < VF32_N; i++)
-            src[i] = pool_from(t->q_type, t->q, pool_offset(t, pool_row(t, lane + i), t->q_row, t->q_head));
+            src[i] = pool_from(t->q_type, q, pool_offset(t, pool_row(t, lane + i), t->q_row, t->q_head));
         for (size_t d = 0; d < t->d_k; d += 2 * VF32_N) {
             const size_t n = attn_min(t->d_k - d, 2 * VF32_N), pairs = (n + 1) / 2;
             vf32 r[VF32_N];
             for (size_t i = 0; i < VF32_N; i++) r[i] = v_pairs_as_f32(pairs_of_row(t->q_type, src[i], d, n));
             v_transpose(r);
-            for (size_t i = 0; i < pairs; i++) v_store(b->q + (d / 2 + i) * b->lanes + lane, r[i]);
+            for (size_t i = 0; i < pairs; i++) v_store(to + (d / 2 + i) * lanes + lane, r[i]);
         }
     }
 }
+static void pool_queries(struct pool_block *b) { pairs_pack(b->t, b->lanes, b->t->q, b->q); }
 
 /* ---- Scores ----------------------------------------------------------------------------------------------- */
 
