@@ -86,6 +86,14 @@ ATTN_INLINE vint v_bf16_pairs(vf32 a, vf32 b) {
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, v_bf16_both(a, b));
 }
+/* 2^x within 2^-18.3 of itself, 1 at 0, for x <= 64 and NaN: for what becomes bf16. Minimax on [0, 1) but for the 1. */
+ATTN_INLINE vf32 v_exp2_short(vf32 x) {
+    const vf32 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    vf32 u = v_fma(v_set1(0x1.b7f73p-7f), f, v_set1(0x1.abf868p-5f));
+    u = v_fma(u, f, v_set1(0x1.ee245p-3f));
+    u = v_fma(u, f, v_set1(0x1.62d6c6p-1f));
+    return _mm512_scalef_ps(v_fma(u, f, v_set1(1.0f)), x);
+}
 ATTN_INLINE void v_bf16_store(void *p, vf32 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }

@@ -8,6 +8,7 @@
  * few_keep(to, s, i, e), few_keep_rows()  probabilities to where P V wants them; s: their scores' place
  * few_keys(b, j0)                         where those of a tile begin
  * few_pack(b, h)                          queries, once
+ * pool_exp2(x)                            of probabilities
  * FEW_UNIT                                columns of an output are a multiple of it
  */
 #ifndef ATTN_FEW_TURN_H
@@ -91,7 +92,7 @@ ATTN_INLINE void few_softmax(float *s, float *to, float m, float *l, int hides) 
     vf32 sum[FEW_TILE_N];
     ATTN_UNROLL for (int i = 0; i < FEW_TILE_N; i++) {
         const vf32 x = v_load(s + i * VF32_N);
-        vf32 e = v_exp2_inline(v_sub(v_max(lowest, x), mv));
+        vf32 e = pool_exp2(v_sub(v_max(lowest, x), mv));
         if (hides) e = v_select(v_lt(x, lowest), v_set1(-0.0f), e);
         few_keep(to, s, i, e);
         sum[i] = few_sum(e);
@@ -110,7 +111,7 @@ ATTN_INLINE void few_softmax_rows(float *s, float *to, size_t pitch, const float
         vf32 e[4];
         ATTN_UNROLL for (int k = 0; k < 4; k++) {
             const vf32 x = v_load(s + (size_t)(4 * i + k) * pitch);
-            e[k] = v_exp2_inline(v_sub(v_max(lowest, x), mv));
+            e[k] = pool_exp2(v_sub(v_max(lowest, x), mv));
             if (hides) e[k] = v_select(v_lt(x, lowest), v_set1(-0.0f), e[k]);
         }
         few_keep_rows(to, s, pitch, (size_t)i, e);

@@ -14,6 +14,8 @@ enum { POOL_APART = 0 };
 /* Sums of bf16 products take a zero of a hidden key's for nothing, but for their own zero's sign, which goes here. */
 ATTN_INLINE vf32 pool_end(vf32 o, vf32 factor) { return v_fma(o, factor, v_zero()); }
 
+ATTN_INLINE vf32 pool_exp2(vf32 x) { return v_exp2_short(x); }
+
 static void pool_keys_begin(struct pool_block *b, size_t from) {
     const struct attn_pool_task *t = b->t;
     const struct pool_gather *g = b->gather;
@@ -123,8 +125,8 @@ ATTN_INLINE void pairs_exp_step(int nv, vf32 c[QK_KEYS][POOL_NV], const float *m
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const vf32 mv = v_load(m + v * VF32_N);
         ATTN_UNROLL for (int i = 0; i < QK_KEYS; i += 2) {
-            c[i][v] = v_exp2_inline(v_sub(v_max(lowest, c[i][v]), mv));
-            c[i + 1][v] = v_exp2_inline(v_sub(v_max(lowest, c[i + 1][v]), mv));
+            c[i][v] = v_exp2_short(v_sub(v_max(lowest, c[i][v]), mv));
+            c[i + 1][v] = v_exp2_short(v_sub(v_max(lowest, c[i + 1][v]), mv));
             v_pairs_store(p + (i / 2 * nv + v) * VF32_N, v_bf16_pairs(c[i][v], c[i + 1][v]));
         }
         vf32 tree = v_add(v_add(c[0][v], c[1][v]), v_add(c[2][v], c[3][v]));

@@ -8,6 +8,7 @@
  * pool_tile(b, waiting, j, m, l, row), pool_settle()    all that of a tile that all rows see whole (pool_tile.h)
  * pool_pv(b, u, hides, j, n, row, o)  P V of n keys from j on
  * pool_keys_begin(b, from)            a section begins
+ * pool_exp2(x)                        of probabilities
  * POOL_APART                          P V of keys that some row does not see is a pass of its own
  */
 #ifndef ATTN_POOL_CHUNK_H
@@ -42,9 +43,9 @@ static void pool_softmax(const struct pool_block *b, struct pool_state *st, size
         for (int i = 0; i < 4; i++) {
             const vf32 x = v_load(s + (size_t)(4 * g + i) * b->lanes + lane);
             if (hides)
-                e[i] = v_select(v_lt(x, lowest), hidden, v_exp2_inline(v_sub(v_max(lowest, x), m)));
+                e[i] = v_select(v_lt(x, lowest), hidden, pool_exp2(v_sub(v_max(lowest, x), m)));
             else
-                e[i] = v_exp2_inline(v_sub(v_max(lowest, x), m));
+                e[i] = pool_exp2(v_sub(v_max(lowest, x), m));
         }
         pool_keep(b, row, g, lane, s, e);
         sum[g] = v_add(v_add(e[0], e[1]), v_add(e[2], e[3]));

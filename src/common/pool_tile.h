@@ -12,6 +12,7 @@
 #include "ukernel_contract.h"
 
 ATTN_INLINE vf32 pool_end(vf32 o, vf32 factor) { return v_mul(o, factor); }
+ATTN_INLINE vf32 pool_exp2(vf32 x) { return v_exp2_inline(x); }
 
 /* In floats. */
 ATTN_INLINE ptrdiff_t pool_k_row(const struct pool_block *b) {
