@@ -74,7 +74,8 @@ ATTN_INLINE float v_most_of_32(const float *x) {
 ATTN_INLINE vf32 v_bf16_dot(vf32 sum, vint x, vbytes w) {
     return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w);
 }
-/* The same in the lanes of m; the others keep their sum. Selected: gcc 12 -O0 takes the masked instruction wrongly. */
+/* The same in the lanes of m; the others keep their sum. By a select: with the masked instruction gcc 12's sanitizer build
+ * (-O0) gave other sums. */
 ATTN_INLINE vf32 v_bf16_dot_where(vmask m, vf32 sum, vint a, vint b) {
     return v_select(m, v_bf16_dot(sum, a, b), sum);
 }

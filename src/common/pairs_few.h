@@ -44,10 +44,10 @@ struct pairs_few {
 };
 
 /* Sums of the pairs x of VF32_N columns of keys with those of q; `asks` lines are asked for meanwhile. */
-ATTN_INLINE void pairs_columns_step(int rows, int pairs, int asks, const float *q, const vf32 x[VF32_N],
+ATTN_INLINE void pairs_columns_step(int rows, size_t pairs, int asks, const float *q, const vf32 x[VF32_N],
                                     vf32 a[FEW_ROWS], struct few_ahead *ahead) {
     ATTN_UNROLL for (int i = 0; i < VF32_N; i++) {
-        if (i >= pairs) break;
+        if ((size_t)i >= pairs) break;
         if (asks && i % 4 == 0) {
             few_ask(ahead, asks);
             ATTN_FENCE();
@@ -77,9 +77,11 @@ ATTN_INLINE void pairs_columns(int rows, const struct pairs_few *w) {
     }
     if (d < w->d_k) {
         vf32 x[VF32_N];
-        for (int i = 0; i < VF32_N; i++) x[i] = v_pairs_as_f32(v_pairs_load(k + i * w->k_row, w->d_k - d));
+        const size_t left = w->d_k - d;
+        ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
+            v_pairs_as_f32(v_pairs_load(k + i * w->k_row, left));
         v_transpose(x);
-        pairs_columns_step(rows, (int)(w->d_k - d + 1) / 2, 0, q, x, a, &ahead);
+        pairs_columns_step(rows, (left + 1) / 2, 0, q, x, a, &ahead);
     }
     pairs_columns_end(rows, w, a);
 }
