@@ -102,7 +102,8 @@ static void multiply(const struct attn_backend *backend, const float *x, ptrdiff
                                               .y_row = y_row,
                                               .m = m,
                                               .k = k,
-                                              .panels = (const float *)attn_packed_panels(w) + o * (size_t)w->k,
+                                              .panels =
+                                                  (const float *)attn_packed_panels(w) + o * (size_t)w->k,
                                               .row_bytes = k * sizeof(float),
                                               .n = left,
                                               .o1 = attn_min(end - o, left),
