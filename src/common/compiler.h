@@ -13,8 +13,8 @@
 #define ATTN_UNROLL _Pragma("clang loop unroll(full)")
 #define ATTN_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #define ATTN_UNROLL_4 _Pragma("clang loop unroll_count(4)")
-#elif !defined( \
-    __OPTIMIZE__) /* they would do nothing, and gcc complains where a sanitizer watches the loop's bound */
+#elif !defined(__OPTIMIZE__)
+/* They would do nothing, and gcc complains where a sanitizer watches the loop's bound. */
 #define ATTN_UNROLL
 #define ATTN_NO_UNROLL
 #define ATTN_UNROLL_4
