@@ -17,17 +17,10 @@
 #include "common/convert_body.h"
 #include "common/rope_body.h"
 #include "common/norm_body.h"
-
-/* What the tiers share with it: all but their names and projections. */
-#define SLOTS                                                                                          \
-    .layout = LINEAR_NR, .linear_rows = LINEAR_MR, .pool_rows = (size_t)POOL_NV * VF32_N,              \
-    .pool_blocks = ATTN_BLOCKS_MAX, .pool_heads_rows = FEW_MOST, .splits = 1,                          \
-    .linear_scratch = (size_t)LINEAR_NR * ATTN_K_BLOCK * sizeof(float), .pool = pool_slot,             \
-    .merge = merge_any, .pool_scratch = scratch_any, .rope_table = rope_table_body, .rope = rope_body, \
-    .norm = norm_body, .combine = combine_body, .to_f32 = to_f32_body, .from_f32 = from_f32_body
+#include "common/slots.h"
 
 const struct attn_backend attn_backend_neon = {
-    .name = "neon", .requires = ATTN_CPU_NEON, .linear = linear_body, SLOTS};
+    .name = "neon", .requires = ATTN_CPU_NEON, .linear = linear_body, POOL_SLOTS, SLOTS};
 
 #if HAVE_NEONDOT
 const struct attn_backend attn_backend_neondot = {.name = "neondot",
@@ -36,6 +29,7 @@ const struct attn_backend attn_backend_neondot = {.name = "neondot",
                                                   .prepared_row = attn_prepared_row_neondot,
                                                   .prepare = attn_prepare_neondot,
                                                   .linear = attn_linear_neondot,
+                                                  POOL_SLOTS,
                                                   SLOTS};
 #endif
 
@@ -46,5 +40,6 @@ const struct attn_backend attn_backend_neonbf16 = {.name = "neonbf16",
                                                    .prepared_row = attn_prepared_row_neonbf16,
                                                    .prepare = attn_prepare_neonbf16,
                                                    .linear = attn_linear_neonbf16,
+                                                   POOL_SLOTS,
                                                    SLOTS};
 #endif
