@@ -20,6 +20,7 @@ extern const struct attn_dtype_info attn_dtype_table[ATTN_DTYPES];
 
 static inline int attn_dtype_exists(attn_dtype type) { return (size_t)type < ATTN_DTYPES; }
 static inline size_t attn_dtype_block(attn_dtype type) { return attn_dtype_table[type].block; }
+static inline int attn_dtype_in_blocks(attn_dtype type) { return attn_dtype_block(type) > 1; }
 static inline size_t attn_dtype_bytes(attn_dtype type) { return attn_dtype_table[type].bytes; }
 
 /* Bytes of `n` values in a row; n is a multiple of the type's block. */

@@ -137,7 +137,7 @@ static size_t plan(attn_context *c, const struct attn_linear_call *call, const c
         .n_workers = c->executor.n_workers,
     };
     const size_t k = (size_t)call->w->k;
-    partition(j, call->o1 - call->o0, k, prepared ? attn_max(1, 4 * k / j->prepared_row + 1) : 1);
+    partition(j, call->o1 - call->o0, k, prepared ? 4 * k / j->prepared_row + 1 : 1);
     return outer.n * inner.n * j->row_blocks * j->column_blocks;
 }
 

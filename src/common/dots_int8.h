@@ -30,7 +30,9 @@ static struct dots_spread dots_spread_at(void *scratch) {
     float *scales = (float *)(void *)(at + (size_t)ATTN_K_BLOCK * LINEAR_NR);
     return (struct dots_spread){(uint8_t *)at, scales, scales + UNITS * LINEAR_NR};
 }
-enum { DOTS_SCRATCH = ATTN_K_BLOCK * LINEAR_NR + 2 * (ATTN_K_BLOCK / 16) * LINEAR_NR * 4 };
+_Static_assert(ATTN_K_BLOCK *LINEAR_NR + 2 * (ATTN_K_BLOCK / 16) * LINEAR_NR * 4 <=
+                   LINEAR_NR * ATTN_K_BLOCK * 4,
+               "it fits linear_scratch, the same block in f32");
 
 /* A panel's width as a constant, where it can be. */
 ATTN_INLINE size_t dots_width(size_t width) {

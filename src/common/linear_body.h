@@ -105,10 +105,6 @@ enum {
     LINEAR_FEW = 16    /* rows that leave L2 to the panels even when their whole length is taken at once */
 };
 
-static int linear_in_blocks(const struct attn_linear_task *t) {
-    return t->dtype != ATTN_F32 && t->dtype != ATTN_F16 && t->dtype != ATTN_BF16;
-}
-
 /* Steps in which uk_linear goes through k values. */
 static size_t linear_steps(const struct attn_linear_task *t, size_t k) {
     return attn_max(1, t->dtype == ATTN_F16 || t->dtype == ATTN_BF16 ? k / 2 : k);
@@ -130,7 +126,7 @@ static void linear_body(const struct attn_linear_task *t) {
     const size_t strips = (t->m + LINEAR_MR - 1) / LINEAR_MR;
     const struct linear_walk walk = {(t->o1 - t->o0 + LINEAR_NR - 1) / LINEAR_NR,
                                      (t->k + ATTN_K_BLOCK - 1) / ATTN_K_BLOCK, t->m <= LINEAR_FEW};
-    const int blocks = linear_in_blocks(t);
+    const int blocks = attn_dtype_in_blocks(t->dtype);
     for (size_t n = 0; n < walk.panels * walk.k_blocks; n++) {
         const struct linear_block b = linear_block_at(t, &walk, n), next = linear_block_at(t, &walk, n + 1);
         struct linear_strip s = {.k = b.k,

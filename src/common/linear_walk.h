@@ -3,6 +3,7 @@
 #define ATTN_LINEAR_WALK_H
 
 #include "backend.h"
+#include "dtype.h"
 #include "order.h"
 #include "size.h"
 #include "types.h"

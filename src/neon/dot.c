@@ -9,12 +9,8 @@
 
 #include "common/dots_int8.h"
 
-static int is_blocks(attn_dtype weights) {
-    return weights != ATTN_F32 && weights != ATTN_F16 && weights != ATTN_BF16;
-}
-
 size_t attn_prepared_row_neondot(attn_dtype weights, size_t k) {
-    return is_blocks(weights) ? dots_row_bytes(weights, k) : 0;
+    return attn_dtype_in_blocks(weights) ? dots_row_bytes(weights, k) : 0;
 }
 
 void attn_prepare_neondot(attn_dtype weights, const float *x, size_t k, void *to) {
@@ -22,7 +18,7 @@ void attn_prepare_neondot(attn_dtype weights, const float *x, size_t k, void *to
 }
 
 void attn_linear_neondot(const struct attn_linear_task *t) {
-    if (is_blocks(t->dtype))
+    if (attn_dtype_in_blocks(t->dtype))
         dots_int8_body(t);
     else
         attn_backend_neon.linear(t);
