@@ -183,6 +183,7 @@ static const struct row rows[] = {
     LINEAR_OF(ATTN_BF16, 128, 128, 2048),
     LINEARS_OF(ATTN_Q8_0),
     LINEARS_OF(ATTN_Q4_0),
+    LINEARS_OF(ATTN_Q4_1),
     LINEARS_OF(ATTN_Q4_K),
     LINEARS_OF(ATTN_Q6_K),
     PREFILLS_OF(ATTN_F16, 128),

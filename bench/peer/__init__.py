@@ -25,6 +25,8 @@ class Peer:
     """how to get it: part of a sentence"""
     follows_isa = True
     """whether it can be kept to AVX2 (environment.AVX2, or by itself)"""
+    types = ("f32",)
+    """types of weights, keys and values that it is asked for"""
 
     def missing(self):
         """None where the peer can run here, otherwise why not. Loads the peer."""

@@ -6,11 +6,14 @@ prefill, decode q [n_head, n_q, d], k, v: [n_head_kv, n_kv, d] a copy [n_head, n
 additive        q [n_q, d], k, v: [n_kv, d], w_a [d]                  [n_q, p]
 head, multihead x [n_q, d], w_q, w_k, w_v [n_head*p, d], w_o [d, n_head*p]  [n_q, p]; [n_q, d]
 
+w, k and v are of the row's type (formats.py): rows of block formats are bytes.
 Of rows with key_major, q, k and v are views of [row, head, column] memory. Scores have a variance near 1, as
 of trained weights, with the default scale. Peers must not write to the inputs.
 """
 
 import numpy as np
+
+from peer.formats import BLOCKS, from_f32, random_blocks
 
 
 class Case:
@@ -20,11 +23,11 @@ class Case:
         copies = range(row.copies())
         if row.kind == "linear":
             self.x = self._normal(row.n_q, row.d)
-            self.w = [self._normal(row.p, row.d) for _ in copies]
+            self.w = [self._typed(row.p, row.d) for _ in copies]
         elif row.is_sdpa:
-            self.q = self._heads(row.n_head, row.n_q, row.d)
-            self.k = [self._heads(row.n_head_kv, row.n_kv, row.d) for _ in copies]
-            self.v = [self._heads(row.n_head_kv, row.n_kv, row.p) for _ in copies]
+            self.q = self._heads(self._normal, row.n_head, row.n_q, row.d)
+            self.k = [self._heads(self._typed, row.n_head_kv, row.n_kv, row.d) for _ in copies]
+            self.v = [self._heads(self._typed, row.n_head_kv, row.n_kv, row.p) for _ in copies]
         elif row.kind == "additive":
             self.q = self._normal(row.n_q, row.d)
             self.k = [self._normal(row.n_kv, row.d)]
@@ -45,10 +48,16 @@ class Case:
         array *= np.float32(scale)
         return array
 
-    def _heads(self, heads, rows, columns):
+    def _typed(self, *shape):
+        """Random values of the row's type."""
+        if self.row.type in BLOCKS:
+            return random_blocks(self.row.type, self._random, *shape)
+        return from_f32(self.row.type, self._normal(*shape))
+
+    def _heads(self, make, heads, rows, columns):
         if self.row.key_major:
-            return self._normal(rows, heads, columns).transpose(1, 0, 2)
-        return self._normal(heads, rows, columns)
+            return make(rows, heads, columns).transpose(1, 0, 2)
+        return make(heads, rows, columns)
 
     def grouped_q(self):
         """q as [n_head_kv, group*n_q, d]: rows without a mask do not care which head of a group they are."""

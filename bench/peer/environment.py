@@ -17,6 +17,8 @@ PACKAGES = ["numpy==2.4.6", "mkl==2026.2.0", "scipy-openblas32==0.3.34.481.3", "
             "onnx==1.23.2"]
 # torch of PyPI asks for CUDA's gigabytes, which a CPU build (and some CUDA builds) run without
 TORCH = "torch==2.13.0"
+# compiled here, for this processor: some minutes, a compiler and cmake
+LLAMA = "llama-cpp-python==0.3.36"
 TORCH_NEEDS = ["filelock", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec"]
 
 
@@ -55,5 +57,7 @@ def install(folder):
     if subprocess.run([python, "-c", "import torch"], capture_output=True).returncode != 0:
         print("this torch does not start without CUDA's libraries: installing them too", file=sys.stderr)
         benchlib.run([*pip, TORCH])
+    if subprocess.run([*pip, LLAMA]).returncode != 0:
+        print(f"{LLAMA} cannot be compiled here: the table goes without llama.cpp", file=sys.stderr)
     print(f"bench/peers --venv {folder} runs with these. Debian's peers, if missing:\n"
           "apt-get install libopenblas0-pthread libblis4-pthread libgomp1")

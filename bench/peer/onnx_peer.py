@@ -6,6 +6,7 @@ import numpy as np
 
 from peer import Peer, Prepared
 from peer.data import interleaved, separated
+from peer.formats import quants
 
 OPSET, IR_VERSION, CONTRIB = 23, 10, "com.microsoft"
 
@@ -14,6 +15,7 @@ class OnnxRuntime(Peer):
     name = "ONNX Runtime"
     install = "pip install onnxruntime onnx"
     follows_isa = False
+    types = ("f32", "q8_0", "q4_0")
 
     def __init__(self):
         self.n_threads = 1
@@ -43,12 +45,12 @@ class OnnxRuntime(Peer):
     def _session(self, nodes, inputs, outputs, constants=None):
         """inputs, constants: {name: array}; outputs: {name: shape}."""
         helper, types = self.onnx.helper, self.onnx.TensorProto
-        kinds = {"f": types.FLOAT, "i": types.INT32}
+        kinds = {"f": types.FLOAT, "i": types.INT32, "u": types.UINT8}
         graph = helper.make_graph(
             nodes, "row",
             [helper.make_tensor_value_info(name, kinds[a.dtype.kind], a.shape) for name, a in inputs.items()],
             [helper.make_tensor_value_info(name, types.FLOAT, shape) for name, shape in outputs.items()],
-            [helper.make_tensor(name, types.FLOAT, a.shape, a.tobytes(), raw=True)
+            [helper.make_tensor(name, kinds[a.dtype.kind], a.shape, a.tobytes(), raw=True)
              for name, a in (constants or {}).items()])
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
@@ -85,14 +87,32 @@ class OnnxRuntime(Peer):
     # Rows
 
     def _linear(self, case):
+        if case.row.type != "f32":
+            return {"MatMulNBits": self._linear_blocks(case)}
         node = self.onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
         outputs = {"y": (case.row.n_q, case.row.p)}
         models = [self._model([node], {"x": case.x}, outputs, {"w": np.ascontiguousarray(w.T)}, None)
                   for w in case.w]
         return {"MatMul": Prepared([model.calls[0] for model in models], lambda y: y.numpy())}
 
+    def _linear_blocks(self, case):
+        """Blocks of 32 with a scale each; products of integers (accuracy level 4)."""
+        row, bits = case.row, {"q8_0": 8, "q4_0": 4}[case.row.type]
+        node = self.onnx.helper.make_node("MatMulNBits", ["x", "w", "scales"], ["y"], domain=CONTRIB, K=row.d,
+                                          N=row.p, bits=bits, block_size=32, accuracy_level=4)
+        models = []
+        for w in case.w:
+            unsigned, scales = quants(row.type, w)
+            if bits == 4:  # two neighbours a byte, the first in the low half
+                unsigned = unsigned[..., ::2] | unsigned[..., 1::2] << 4
+            models.append(self._model([node], {"x": case.x}, {"y": (row.n_q, row.p)},
+                                      {"w": unsigned, "scales": scales}, None))
+        return Prepared([model.calls[0] for model in models], lambda y: y.numpy())
+
     def _sdpa(self, case):
         row, ways = case.row, {}
+        if row.type != "f32":
+            return ways
         # Attention of opset 23 counts the heads of a group otherwise: rows of one head instead
         if not row.causal or row.group == 1:
             ways["Attention"] = self._attention(case)

@@ -7,9 +7,10 @@ import subprocess
 
 import benchlib
 from peer import Peer, Prepared
+from peer.formats import FORMATS
 
 SIZE, POINTER = ctypes.c_size_t, ctypes.c_void_p
-CAUSAL_TOP_LEFT, DTYPE_F32 = 1, 0
+CAUSAL_TOP_LEFT = 1
 
 
 class Tensor(ctypes.Structure):
@@ -93,15 +94,19 @@ class Library:
         return self.c.attn_version().decode()
 
 
-def tensor(array):
+def tensor(array, type="f32"):
     """[head, row, column], [row, column] or [column] as an attn_tensor; the array must outlive it."""
-    shape = (1,) * (4 - array.ndim) + array.shape
-    strides = (array.nbytes,) * (4 - array.ndim) + array.strides
-    return Tensor(array.ctypes.data, DTYPE_F32, (SIZE * 4)(*shape), (ctypes.c_ssize_t * 4)(*strides))
+    form = FORMATS[type]
+    columns = array.shape[-1] * array.itemsize // form.bytes * form.block
+    shape = (1,) * (4 - array.ndim) + array.shape[:-1] + (columns,)
+    strides = (array.nbytes,) * (4 - array.ndim) + array.strides[:-1] + (form.bytes,)
+    return Tensor(array.ctypes.data, form.code, (SIZE * 4)(*shape), (ctypes.c_ssize_t * 4)(*strides))
 
 
 class Ours(Peer):
     """A backend of the library. `keep` holds what the C structs of a row point to, until the next row."""
+
+    types = tuple(FORMATS)
 
     def __init__(self, library, backend):
         self.library, self.backend, self.name = library, backend, backend
@@ -146,10 +151,10 @@ class Ours(Peer):
 
         return call
 
-    def _pack(self, matrix):
+    def _pack(self, matrix, type="f32"):
         """(address of the packed matrix, what keeps it in memory)"""
         import numpy as np
-        w, size = tensor(matrix), SIZE()
+        w, size = tensor(matrix, type), SIZE()
         self._check(self.library.c.attn_pack_linear_bytes(self.context, ctypes.byref(w), ctypes.byref(size)))
         memory = np.empty(size.value + 64, np.uint8)
         start = memory.ctypes.data + -memory.ctypes.data % 64
@@ -164,7 +169,7 @@ class Ours(Peer):
         x, y = tensor(case.x), tensor(out)
         calls = []
         for w in case.w:
-            packed, memory = self._pack(w)
+            packed, memory = self._pack(w, case.row.type)
             calls.append(self._call("linear", (x, y, memory, case, out), ctypes.addressof(x), packed,
                                     ctypes.addressof(y)))
         return calls, out
@@ -189,7 +194,8 @@ class Ours(Peer):
                            w=case.w_a)], out
 
     def _pool(self, name, struct, case, out, scoring, **arrays):
-        tensors = {key: tensor(array) for key, array in dict(arrays, out=out).items()}
+        types = dict.fromkeys("kv", case.row.type)
+        tensors = {key: tensor(array, types.get(key, "f32")) for key, array in dict(arrays, out=out).items()}
         args = struct(size=ctypes.sizeof(struct), scoring=ctypes.addressof(scoring),
                       **{key: ctypes.addressof(value) for key, value in tensors.items()})
         return self._call(name, (tensors, scoring, args, case, out), ctypes.addressof(args))

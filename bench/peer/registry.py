@@ -4,7 +4,8 @@
 def peers(isa):
     """All peers; isa: "avx2" to keep them to it, otherwise "native"."""
     from peer.blas import Blis, Mkl, OpenBlas
+    from peer.ggml_peer import Ggml
     from peer.onnx_peer import OnnxRuntime
     from peer.torch_peer import OneDnn, Torch
 
-    return [OpenBlas(), Blis(isa), Mkl(), OneDnn(), Torch(), OnnxRuntime()]
+    return [OpenBlas(), Blis(isa), Mkl(), OneDnn(), Torch(), OnnxRuntime(), Ggml()]

@@ -6,13 +6,15 @@ import os
 import re
 
 import benchlib
+from peer.formats import FORMATS
 
 GOALS = os.path.join(benchlib.ROOT, "bench", "goals.csv")
+TYPE = rf"(?:(?P<type>{'|'.join(name for name in FORMATS if name != 'f32')})/)?"
 FORMS = {
-    "linear": r"linear/(?P<n_q>\d+)x(?P<p>\d+)x(?P<d>\d+)",
-    "prefill": r"prefill/d(?P<d>\d+)/h(?P<n_head>\d+)-(?P<n_head_kv>\d+)/n(?P<n_kv>\d+)/"
+    "linear": rf"linear/{TYPE}(?P<n_q>\d+)x(?P<p>\d+)x(?P<d>\d+)",
+    "prefill": rf"prefill/{TYPE}d(?P<d>\d+)/h(?P<n_head>\d+)-(?P<n_head_kv>\d+)/n(?P<n_kv>\d+)/"
                r"(?P<causal>full|causal)(?P<key_major>/key-major)?",
-    "decode": r"decode/d(?P<d>\d+)/h(?P<n_head>\d+)-(?P<n_head_kv>\d+)/q(?P<n_q>\d+)/n(?P<n_kv>\d+)"
+    "decode": rf"decode/{TYPE}d(?P<d>\d+)/h(?P<n_head>\d+)-(?P<n_head_kv>\d+)/q(?P<n_q>\d+)/n(?P<n_kv>\d+)"
               r"(?P<key_major>/key-major)?",
     "additive": r"additive/(?P<n_q>\d+)x(?P<n_kv>\d+)/c(?P<d>\d+)",
     "head": r"head/n(?P<n_q>\d+)/d(?P<d>\d+)/p(?P<p>\d+)",
@@ -34,10 +36,15 @@ class Row:
     p: int = 0  # outputs (of a head); columns of v
     causal: bool = False
     key_major: bool = False  # q, k, v and out lie [row][head][column]
+    type: str = "f32"  # of the weights, or of the keys and values
 
     @property
     def group(self):
         return self.n_head // self.n_head_kv
+
+    @property
+    def form(self):
+        return FORMATS[self.type]
 
     @property
     def is_sdpa(self):
@@ -64,11 +71,11 @@ class Row:
 
     def bytes(self):
         """Bytes of the operand that has to be read once: the weights, or the keys and values."""
-        matrix = self.d * self.p * 4
+        matrix = self.p * self.form.row(self.d)
         if self.kind == "linear":
             return matrix
         if self.is_sdpa or self.kind == "additive":
-            return self.n_head_kv * self.n_kv * (self.d + self.p) * 4
+            return self.n_head_kv * self.n_kv * (self.form.row(self.d) + self.form.row(self.p))
         return self.matrices() * self.n_head * matrix
 
     def read_bound(self):
@@ -105,6 +112,7 @@ def parse(name):
     sizes = {key: int(text) for key, text in match.groupdict().items() if text and text.isdigit()}
     sizes["causal"] = match.groupdict().get("causal") == "causal"
     sizes["key_major"] = bool(match.groupdict().get("key_major"))
+    sizes["type"] = match.groupdict().get("type") or "f32"
     if kind == "prefill":
         sizes["n_q"] = sizes["n_kv"]
     if kind in ("prefill", "decode", "additive"):
@@ -114,9 +122,11 @@ def parse(name):
         sizes["p"] = sizes["d"] // sizes["n_head"]
     if kind in ("head", "multihead"):
         sizes["n_kv"] = sizes["n_q"]
-    if min(value for value in sizes.values() if not isinstance(value, bool)) < 1:
+    if min(value for value in sizes.values() if type(value) is int) < 1:
         raise benchlib.Problem(f"{name}: every size must be 1 or more")
     grouped = sizes.get("n_head", 1) % sizes.get("n_head_kv", 1) == 0
+    if sizes["d"] % FORMATS[sizes["type"]].block:
+        raise benchlib.Problem(f"{name}: rows of {sizes['type']} are whole blocks")
     if not grouped or kind == "multihead" and sizes["d"] % sizes["n_head"]:
         raise benchlib.Problem(f"{name}: its heads do not divide")
     return Row(name=name, kind=kind, **sizes)

@@ -4,15 +4,17 @@ import importlib.util
 import warnings
 
 from peer import Peer, Prepared
+from peer.formats import from_f32
 
 
 def numpy(out):
-    return out.numpy()
+    return out.float().numpy()
 
 
 class TorchPeer(Peer):
     install = "pip install torch (or bench/peers --install DIR)"
     torch = None
+    types = ("f32", "f16", "bf16")
 
     def missing(self):
         if importlib.util.find_spec("torch") is None:
@@ -44,10 +46,19 @@ class TorchPeer(Peer):
 
         return run
 
+    def _tensor(self, array, type):
+        """The memory of an array of a type as a tensor."""
+        t = self.torch.from_numpy(array)
+        return t.view(self.torch.bfloat16) if type == "bf16" else t
+
+    def _rounded(self, array, type):
+        """The values of an f32 array in a type."""
+        return self._tensor(from_f32(type, array), type)
+
     def _reordered(self, w, rows):
         """oneDNN's own layout of a weight for x of so many rows, and the function that multiplies by it."""
         mkldnn = self.torch.ops.mkldnn
-        packed = mkldnn._reorder_linear_weight(self.torch.from_numpy(w), rows)
+        packed = mkldnn._reorder_linear_weight(w, rows)
         return lambda x: mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
@@ -55,6 +66,7 @@ class OneDnn(TorchPeer):
     """oneDNN's inner product with weights in its own layout, as torch.compile with freezing calls it."""
 
     name = "oneDNN"
+    types = ("f32", "bf16")
 
     def missing(self):
         why = super().missing()
@@ -71,8 +83,9 @@ class OneDnn(TorchPeer):
         return "in torch"
 
     def _linear(self, case):
-        x = self.torch.from_numpy(case.x)
-        products = [self._reordered(w, case.row.n_q) for w in case.w]
+        row = case.row
+        x = self._rounded(case.x, row.type)
+        products = [self._reordered(self._tensor(w, row.type), row.n_q) for w in case.w]
         return {"": ([lambda f=f: f(x) for f in products], numpy)}
 
 
@@ -83,25 +96,27 @@ class Torch(TorchPeer):
         return f"{self.torch.__version__} ({self.torch.backends.cpu.get_cpu_capability()})"
 
     def _linear(self, case):
-        linear, x = self.torch.nn.functional.linear, self.torch.from_numpy(case.x)
-        weights = [self.torch.from_numpy(w) for w in case.w]
+        linear, x = self.torch.nn.functional.linear, self._rounded(case.x, case.row.type)
+        weights = [self._tensor(w, case.row.type) for w in case.w]
         return {"linear": ([lambda w=w: linear(x, w) for w in weights], numpy)}
 
     def _sdpa(self, case):
         torch, row = self.torch, case.row
         sdpa = torch.nn.functional.scaled_dot_product_attention
-        pairs = [(torch.from_numpy(k)[None], torch.from_numpy(v)[None]) for k, v in zip(case.k, case.v)]
-        q = torch.from_numpy(case.q)[None]
+        pairs = [(self._tensor(k, row.type)[None], self._tensor(v, row.type)[None])
+                 for k, v in zip(case.k, case.v)]
+        q = self._rounded(case.q, row.type)[None]
+        ungroup = lambda out: case.ungroup(numpy(out))  # noqa: E731
         options = {"is_causal": row.causal, "enable_gqa": row.group > 1}
         calls = [lambda k=k, v=v: sdpa(q, k, v, **options) for k, v in pairs]
-        ways = {"sdpa": (calls, lambda out: out[0].numpy())}
+        ways = {"sdpa": (calls, lambda out: out[0].float().numpy())}
         if row.group > 1 and not row.causal:
-            rows = torch.from_numpy(case.grouped_q())[None]
-            ways["sdpa, group as rows"] = [lambda k=k, v=v: sdpa(rows, k, v) for k, v in pairs], case.ungroup
+            rows = self._rounded(case.grouped_q(), row.type)[None]
+            ways["sdpa, group as rows"] = [lambda k=k, v=v: sdpa(rows, k, v) for k, v in pairs], ungroup
         if row.kind == "decode":
-            scaled = torch.from_numpy(case.grouped_q()) * row.d**-0.5
+            scaled = self._rounded(case.grouped_q() * row.d**-0.5, row.type)
             ways["matmul, softmax, matmul"] = [
-                lambda k=k[0], v=v[0]: torch.softmax(scaled @ k.mT, -1) @ v for k, v in pairs], case.ungroup
+                lambda k=k[0], v=v[0]: torch.softmax(scaled @ k.mT, -1) @ v for k, v in pairs], ungroup
         return ways
 
     def _additive(self, case):
@@ -123,8 +138,8 @@ class Torch(TorchPeer):
         out = (lambda y: linear(y, w_o)) if row.kind == "multihead" else None
         ways = {"linear, sdpa": ([self._pooled(case, x, lambda a: linear(a, w_qkv), out)], numpy)}
         if torch.backends.mkldnn.is_available():
-            packed_out = self._reordered(case.w_o, row.n_q) if out else None
-            packed = self._reordered(case.w_qkv, row.n_q)
+            packed_out = self._reordered(w_o, row.n_q) if out else None
+            packed = self._reordered(w_qkv, row.n_q)
             ways["oneDNN, sdpa"] = [self._pooled(case, x, packed, packed_out)], numpy
         if row.kind == "multihead":
             ways["nn.MultiheadAttention"] = [self._module(case, x)], lambda y: y[0][0].numpy()
