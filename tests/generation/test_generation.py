@@ -53,10 +53,10 @@ def options_of(case):
     return ["-f", "-", *(["--raw"] if case["raw"] else [])]
 
 
-def backends():
+def backends(names=("avx512", "avx2", "neon")):
     """Those that this machine runs, by asking for each."""
     found = []
-    for name in ("avx512", "avx2", "neon"):
+    for name in names:
         done = run("-n", "1", "-p", "a", "-r", "-b", name)
         if done.returncode == 0:
             found.append(name)
@@ -160,6 +160,18 @@ class Perplexity(unittest.TestCase):
             self.assertLess(abs(rounded / exact - 1), most, types)
         self.assertEqual(self.perplexity(40, "--kv", "q8_0,f16", "--chunk", "1"),
                          self.perplexity(40, "--kv", "q8_0,f16"))
+
+    @unittest.skipIf(SANITIZED, "too slow without optimisation")
+    def test_tiers(self):
+        """Activations rounded to 8 bits (and queries and probabilities to bf16) cost little; chunks change nothing."""
+        exact = self.perplexity(300)
+        for name in backends(("avx512vnni", "avx512bf16", "avx2dot", "neondot", "neonbf16")):
+            for types in ("f32", "bf16"):
+                options = "-b", name, "--kv", types
+                rounded = self.perplexity(300, *options)
+                self.assertNotEqual(rounded, exact)
+                self.assertLess(abs(rounded / exact - 1), 0.02, options)
+                self.assertEqual(self.perplexity(40, *options, "--chunk", "7"), self.perplexity(40, *options))
 
     def test_chunks_change_nothing(self):
         n = 8 if SANITIZED else 100
