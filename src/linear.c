@@ -152,16 +152,36 @@ void attn_linear_round(attn_context *c, const struct attn_linear_call *calls, co
     attn_executor_run(&c->executor, tasks, run_task, &r);
 }
 
-attn_status attn_linear(attn_context *c, const attn_tensor *x, const attn_packed *w, const attn_tensor *y) {
-    struct attn_span spans[3];
-    ATTN_TRY(attn_enter(c));
+/* One of the projections of x; spans of y and w. */
+static attn_status check(attn_context *c, const attn_tensor *x, const attn_packed *w, const attn_tensor *y,
+                         struct attn_span *y_span, struct attn_span *w_span) {
     ATTN_TRY(attn_packed_check(c, "w", w));
-    ATTN_TRY(attn_tensor_check(c, "x", x, TENSOR_F32, &spans[1]));
-    ATTN_TRY(attn_tensor_check(c, "y", y, TENSOR_F32 | TENSOR_OUTPUT, &spans[0]));
+    ATTN_TRY(attn_tensor_check(c, "y", y, TENSOR_F32 | TENSOR_OUTPUT, y_span));
     ATTN_TRY(attn_tensor_expect(c, "x", x, SIZE_MAX, SIZE_MAX, SIZE_MAX, (size_t)w->k));
     ATTN_TRY(attn_tensor_expect(c, "y", y, x->size[BATCH], x->size[HEAD], x->size[ROW], (size_t)w->n));
-    spans[2] = attn_span_of("w", w, (size_t)w->bytes);
-    ATTN_TRY(attn_spans_check(c, spans, 3, 1));
-    attn_linear_run(c, &(struct attn_linear_call){x, w, 0, (size_t)w->n, y}, 1);
+    *w_span = attn_span_of("w", w, (size_t)w->bytes);
     return ATTN_OK;
+}
+
+attn_status attn_linears(attn_context *c, const attn_tensor *x, const attn_packed *const *w,
+                         const attn_tensor *const *y, size_t n) {
+    struct attn_linear_call calls[ATTN_LINEARS];
+    struct attn_span spans[2 * ATTN_LINEARS + 1];
+    ATTN_TRY(attn_enter(c));
+    if (n < 1 || n > ATTN_LINEARS)
+        return attn_fail(c, ATTN_ERROR_ARGUMENT, "n is %zu: 1 to %d projections", n, (int)ATTN_LINEARS);
+    if (!w || !y) return attn_fail(c, ATTN_ERROR_ARGUMENT, "%s is NULL", w ? "y" : "w");
+    ATTN_TRY(attn_tensor_check(c, "x", x, TENSOR_F32, &spans[2 * n]));
+    for (size_t i = 0; i < n; i++) {
+        ATTN_TRY(check(c, x, w[i], y[i], &spans[i], &spans[n + i]));
+        calls[i] = (struct attn_linear_call){x, w[i], 0, (size_t)w[i]->n, y[i]};
+    }
+    ATTN_TRY(attn_spans_check(c, spans, 2 * n + 1, n));
+    for (size_t i = 0; i < n; i += ATTN_LINEAR_CALLS)
+        attn_linear_run(c, &calls[i], attn_min(n - i, ATTN_LINEAR_CALLS));
+    return ATTN_OK;
+}
+
+attn_status attn_linear(attn_context *c, const attn_tensor *x, const attn_packed *w, const attn_tensor *y) {
+    return attn_linears(c, x, &w, &y, 1);
 }

@@ -267,6 +267,16 @@ ATTN_API attn_dtype attn_packed_dtype(const attn_packed *packed);
 ATTN_API ATTN_NODISCARD attn_status attn_linear(attn_context *context, const attn_tensor *x,
                                                 const attn_packed *w, const attn_tensor *y);
 
+/*
+ * y[i] = x w[i]^T + b[i] for n projections of one input, 1 to ATTN_LINEARS of them: Q, K and V, or a gated MLP's two. The bits
+ * are those of n calls of attn_linear; the threads meet once (for each three), and rows of x that a tier rounds are
+ * rounded once for weights of one type. No output may overlap another output, x or any weights. Errors: as attn_linear.
+ */
+enum { ATTN_LINEARS = 16 };
+ATTN_API ATTN_NODISCARD attn_status attn_linears(attn_context *context, const attn_tensor *x,
+                                                 const attn_packed *const *w, const attn_tensor *const *y,
+                                                 size_t n);
+
 /* ---- What a query row sees, and how its scores are shaped ---------------------------------------------- */
 
 /*

@@ -65,24 +65,40 @@ static int is_view(int op) {
            op == host.op_transpose;
 }
 
+/* The next nodes from *at on that are to be computed, views left out; at most `most`. */
+static size_t next_nodes(struct gg_graph *graph, int *at, struct gg_tensor **nodes, size_t most) {
+    const int end = host.ggml_graph_n_nodes(graph);
+    size_t n = 0;
+    for (; *at < end && n < most; ++*at) {
+        struct gg_tensor *node = host.ggml_graph_node(graph, *at);
+        if (!is_view(node->op) && (!host.marks || node->flags & GG_FLAG_COMPUTE)) nodes[n++] = node;
+    }
+    return n;
+}
+
 static int graph_compute(struct gg_backend *backend, struct gg_graph *graph) {
     struct backend *b = backend->context;
-    for (int i = 0; i < host.ggml_graph_n_nodes(graph); i++) {
-        const struct gg_tensor *node = host.ggml_graph_node(graph, i);
-        attn_status status = ATTN_OK;
-        if (is_view(node->op) || (host.marks && !(node->flags & GG_FLAG_COMPUTE))) continue;
-        if (node->op == host.op_mul_mat)
-            status = product_compute(b, node);
-        else if (node->op == host.op_flash_attn_ext)
-            status = attention_compute(b, node);
-        else
-            return GG_FAILED;
+    struct gg_tensor *nodes[ATTN_LINEARS];
+    int at = 0;
+    size_t n = 0;
+    for (;;) {
+        n += next_nodes(graph, &at, nodes + n, ATTN_LINEARS - n);
+        if (!n) return GG_SUCCESS;
+        size_t done = 1;
+        attn_status status = ATTN_ERROR_ARGUMENT;
+        if (nodes[0]->op == host.op_mul_mat) {
+            done = products_together(nodes, n);
+            status = products_compute(b, nodes, done);
+        } else if (nodes[0]->op == host.op_flash_attn_ext) {
+            status = attention_compute(b, nodes[0]);
+        }
         if (status != ATTN_OK) {
-            log_error("%s: %s", node->name, attn_context_error(b->context));
+            log_error("%s: %s", nodes[0]->name, attn_context_error(b->context));
             return GG_FAILED;
         }
+        n -= done;
+        memmove(nodes, nodes + done, n * sizeof *nodes);
     }
-    return GG_SUCCESS;
 }
 
 static const char *backend_name(struct gg_backend *backend) {

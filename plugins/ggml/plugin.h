@@ -63,6 +63,8 @@ int weights_wanted(void);
 void weights_set_wanted(int wanted);
 /* NULL, or why the node is left to others. */
 const char *product_declined(const struct gg_tensor *node);
-attn_status product_compute(struct backend *b, const struct gg_tensor *node);
+/* How many of n nodes, the first of which is a product, can be computed together: products of the same rows. */
+size_t products_together(struct gg_tensor *const *nodes, size_t n);
+attn_status products_compute(struct backend *b, struct gg_tensor *const *nodes, size_t n);
 
 #endif

@@ -206,7 +206,23 @@ const char *product_declined(const struct gg_tensor *node) {
     return NULL;
 }
 
-attn_status product_compute(struct backend *b, const struct gg_tensor *node) {
-    const attn_tensor x = tensor_of(node->src[1], ATTN_F32), y = tensor_of(node, ATTN_F32);
-    return attn_linear(b->context, &x, node->src[0]->data, &y);
+size_t products_together(struct gg_tensor *const *nodes, size_t n) {
+    size_t count = 1;
+    while (count < n && count < ATTN_LINEARS && nodes[count]->op == host.op_mul_mat &&
+           nodes[count]->src[1] == nodes[0]->src[1])
+        count++;
+    return count;
+}
+
+attn_status products_compute(struct backend *b, struct gg_tensor *const *nodes, size_t n) {
+    const attn_tensor x = tensor_of(nodes[0]->src[1], ATTN_F32);
+    attn_tensor y[ATTN_LINEARS];
+    const attn_tensor *outputs[ATTN_LINEARS];
+    const attn_packed *weights[ATTN_LINEARS];
+    for (size_t i = 0; i < n; i++) {
+        y[i] = tensor_of(nodes[i], ATTN_F32);
+        outputs[i] = &y[i];
+        weights[i] = nodes[i]->src[0]->data;
+    }
+    return attn_linears(b->context, &x, weights, outputs, n);
 }
