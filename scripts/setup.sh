@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh demo    what building the library and the attn command needs (default)
 #   scripts/setup.sh test    that, and what the tests need: Check, Google Benchmark, clang, qemu, llvm-mca,
-#                            pip, and on an amd64 machine the arm64 cross compiler and libraries; and, from
+#                            cmake, valgrind, pip, and on an amd64 machine the arm64 cross compiler and libraries; and, from
 #                            PyPI (26 MB), onnx in a virtual environment: $ATTN_ONNX_ENV (default
 #                            onnx-env in $ATTN_BUILD, build/)
 #
@@ -15,7 +15,8 @@ export PATH="/usr/sbin:/usr/bin:/sbin:/bin:$PATH"
 level=${1:-demo}
 demo=(gcc libc6-dev meson ninja-build pkgconf libsleef-dev libpthreadpool-dev libpopt-dev libpng-dev
     libjansson-dev python3)
-test=(g++ clang binutils check libbenchmark-dev qemu-user llvm-19 python3-pip python3-venv)
+test=(g++ clang binutils check libbenchmark-dev qemu-user llvm-19 python3-pip python3-venv
+    cmake valgrind)
 arm64=(crossbuild-essential-arm64 libc6:arm64 check:arm64 libsleef-dev:arm64)
 
 if ! command -v dpkg-query >/dev/null; then

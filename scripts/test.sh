@@ -80,7 +80,7 @@ if [ "$mode" = all ]; then
     if CC=clang CXX=g++ build clang -Dtools=enabled -Dbench=disabled; then
         step "clang: the kernels' suites"
         # the same cases as gcc's would say nothing new: thinned
-        ATTN_TEST_SCALE=0 run clang -- "${kernels[@]}"
+        ATTN_TEST_SCALE=0 run clang -- "${kernels[@]}" --no-suite llamacpp
     else
         broken+=("clang build")
     fi

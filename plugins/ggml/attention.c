@@ -57,12 +57,8 @@ struct call {
 };
 
 static attn_status run(struct backend *b, struct call *c) {
-    const attn_sdpa_args args = {.size = sizeof args,
-                                 .q = &c->q,
-                                 .k = &c->k,
-                                 .v = &c->v,
-                                 .out = &c->out,
-                                 .scoring = &c->scoring};
+    const attn_sdpa_args args = {
+        .size = sizeof args, .q = &c->q, .k = &c->k, .v = &c->v, .out = &c->out, .scoring = &c->scoring};
     return attn_sdpa(b->context, &args);
 }
 

@@ -18,8 +18,9 @@ static int types_agree(void) {
         int type;
         const char *name;
         size_t row; /* bytes of 256 values */
-    } all[] = {{GG_F32, "f32", 1024}, {GG_F16, "f16", 512},   {GG_BF16, "bf16", 512}, {GG_Q8_0, "q8_0", 272},
-               {GG_Q4_0, "q4_0", 144}, {GG_Q4_1, "q4_1", 160}, {GG_Q4_K, "q4_K", 144}, {GG_Q6_K, "q6_K", 210}};
+    } all[] = {{GG_F32, "f32", 1024},  {GG_F16, "f16", 512},   {GG_BF16, "bf16", 512},
+               {GG_Q8_0, "q8_0", 272}, {GG_Q4_0, "q4_0", 144}, {GG_Q4_1, "q4_1", 160},
+               {GG_Q4_K, "q4_K", 144}, {GG_Q6_K, "q6_K", 210}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         const char *name = host.ggml_type_name(all[i].type);
         if (!name || strcmp(name, all[i].name) != 0 || host.ggml_row_size(all[i].type, 256) != all[i].row)
@@ -98,9 +99,9 @@ const char *host_find(const void *caller) {
         !find(library, "omp_get_thread_num", &host.thread))
         host.parallel = NULL;
     if (!types_agree()) return "its element types are others";
-    const struct gg_init_params params = {
-        .mem_size = 32 * host.ggml_tensor_overhead() + host.ggml_graph_overhead_custom(16, false),
-        .no_alloc = true};
+    const struct gg_init_params params = {.mem_size = 32 * host.ggml_tensor_overhead() +
+                                                      host.ggml_graph_overhead_custom(16, false),
+                                          .no_alloc = true};
     struct gg_context *context = host.ggml_init(params);
     const int agree = context && tensors_agree(context);
     if (context) host.ggml_free(context);

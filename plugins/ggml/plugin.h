@@ -43,9 +43,9 @@ attn_status attention_compute(struct backend *b, const struct gg_tensor *node);
 
 /* What a dense mask turns out to be. */
 struct mask_shape {
-    int dense;   /* 1: nothing else fits */
-    int causal;  /* row i of sequence b sees keys up to offsets[b] + i; otherwise all have kv_length keys */
-    size_t left; /* at most so many keys before its own; SIZE_MAX: no bound */
+    int dense;    /* 1: nothing else fits */
+    int causal;   /* row i of sequence b sees keys up to offsets[b] + i; otherwise all have kv_length keys */
+    size_t left;  /* at most so many keys before its own; SIZE_MAX: no bound */
     size_t first; /* where dense is 0: keys before it are hidden from all */
 };
 

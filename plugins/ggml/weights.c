@@ -12,7 +12,8 @@
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the packer, a context that packs and nothing else */
+static pthread_mutex_t lock =
+    PTHREAD_MUTEX_INITIALIZER; /* of the packer, a context that packs and nothing else */
 static attn_context *packer;
 static int wanted = 1;
 
@@ -191,7 +192,9 @@ static struct gg_buffer_type buffer_type = {.get_name = get_name,
                                             .get_alloc_size = bytes_for,
                                             .is_host = is_host};
 
-struct gg_buffer_type *weights_buffer_type(void) { return &buffer_type; }
+struct gg_buffer_type *weights_buffer_type(void) {
+    return &buffer_type;
+}
 void weights_open(struct gg_device *device) { buffer_type.device = device; }
 
 /* ---- GGML_OP_MUL_MAT -------------------------------------------------------------------------------------- */

@@ -1,0 +1,98 @@
+"""SmolLM2-135M in unchanged llama.cpp with and without the plugin: same tokens but for near ties, same perplexity.
+
+Run by scripts/test-llamacpp.sh. ATTN_SMOLLM2 is the model, GGML_ATTN_PLUGIN the plugin; ATTN_TEST_SCALE=2: the whole table
+of types, some minutes.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+MODEL, PLUGIN = os.environ["ATTN_SMOLLM2"], os.environ["GGML_ATTN_PLUGIN"]
+WHOLE = os.environ.get("ATTN_TEST_SCALE") == "2"
+TYPES = ["f32", "f16", "bf16", "q8_0", "q4_0"] if WHOLE else ["f16", "q8_0"]
+TEXTS = [ROOT / "examples" / "smollm2" / "text.txt", *([ROOT / "LICENSE"] if WHOLE else [])]
+TOKENS = 200 if WHOLE else 60
+# Both round activations to 8 bits and add in another order, so logits differ by 0.2 (root mean square); a token may
+# differ where the two best are nearer than some of that.
+NEAR = 1.5
+
+
+def run(folder, name, *options):
+    out = str(folder / f"{name}.npz")
+    done = subprocess.run([sys.executable, str(HERE / "model.py"), MODEL, out, *options], capture_output=True,
+                          text=True, timeout=1200)
+    if done.returncode != 0:
+        raise AssertionError(done.stderr[-2000:])
+    return np.load(out), done.stderr
+
+
+class Models(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        text = TEXTS[0].read_text()
+        prompts = ["Once upon a time there was a lighthouse keeper who", "The three laws of thermodynamics are:", text]
+        self.prompts = []
+        for i, prompt in enumerate(prompts):
+            path = self.folder / f"prompt{i}"
+            path.write_text(prompt)
+            self.prompts += ["--prompt", str(path)]
+
+    def flips(self, stock, ours, what):
+        """Steps at which the best token is another one; each must be a near tie in both runs."""
+        count = 0
+        for i in range(3):
+            a, b = stock[f"logits{i}"], ours[f"logits{i}"]
+            for step in np.nonzero(a.argmax(1) != b.argmax(1))[0]:
+                first, second = a[step].argmax(), b[step].argmax()
+                print(f"{what}, prompt {i}, step {step}: tokens {first} and {second}, logits "
+                      f"{a[step, first]:.3f} and {a[step, second]:.3f} without the plugin, "
+                      f"{b[step, first]:.3f} and {b[step, second]:.3f} with it", file=sys.stderr)
+                self.assertLess(a[step, first] - a[step, second], NEAR)
+                self.assertLess(b[step, second] - b[step, first], NEAR)
+                count += 1
+        return count
+
+    def test_tokens_and_perplexity(self):
+        texts = [option for text in TEXTS for option in ("--text", str(text))]
+        for kv in TYPES:
+            options = ["--kv", kv, "--tokens", str(TOKENS), *self.prompts, *texts]
+            stock, _ = run(self.folder, "stock-" + kv, *options)
+            ours, _ = run(self.folder, "ours-" + kv, "--plugin", PLUGIN, "--follow",
+                          str(self.folder / f"stock-{kv}.npz"), *options)
+            flips = self.flips(stock, ours, kv)
+            change = float(ours["perplexity"] / stock["perplexity"] - 1)
+            print(f"{kv}: {flips} of {3 * TOKENS} tokens flipped; perplexity of {stock['count']} tokens "
+                  f"{stock['perplexity']:.4f}, with the plugin {ours['perplexity']:.4f} ({100 * change:+.3f} %), "
+                  f"{stock['seconds']:.1f} and {ours['seconds']:.1f} s", file=sys.stderr)
+            self.assertLess(flips, 3 * TOKENS * 0.06)
+            self.assertLess(abs(change), 0.01)
+
+    def test_auto_flash_attention(self):
+        """-fa auto keeps flash attention, and the plugin takes it."""
+        os.environ["ATTN_GGML_LOG"] = "1"
+        self.addCleanup(os.environ.pop, "ATTN_GGML_LOG")
+        _, log = run(self.folder, "auto", "--plugin", PLUGIN, "--flash", "auto", "--tokens", "3", *self.prompts[:2])
+        self.assertRegex(log, r"FLASH_ATTN_EXT [^\n]*: taken")
+        self.assertRegex(log, r"MUL_MAT q4_1 [^\n]*: taken")
+
+    def test_weights_left_to_ggml(self):
+        os.environ["ATTN_GGML_LOG"], os.environ["ATTN_GGML_WEIGHTS"] = "1", "0"
+        self.addCleanup(os.environ.pop, "ATTN_GGML_LOG")
+        self.addCleanup(os.environ.pop, "ATTN_GGML_WEIGHTS")
+        _, log = run(self.folder, "left", "--plugin", PLUGIN, "--tokens", "3", *self.prompts[:2])
+        self.assertRegex(log, r"FLASH_ATTN_EXT [^\n]*: taken")
+        self.assertNotRegex(log, r"MUL_MAT [^\n]*: taken")
+
+
+if __name__ == "__main__":
+    unittest.main()
