@@ -25,13 +25,17 @@ TOKENS = 200 if WHOLE else 60
 NEAR = 1.5
 
 
-def run(folder, name, *options):
-    out = str(folder / f"{name}.npz")
-    done = subprocess.run([sys.executable, str(HERE / "model.py"), MODEL, out, *options], capture_output=True,
-                          text=True, timeout=1200)
+def run_python(*arguments):
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=1200)
     if done.returncode != 0:
         raise AssertionError(done.stderr[-2000:])
-    return np.load(out), done.stderr
+    return done.stderr
+
+
+def run(folder, name, *options):
+    out = folder / f"{name}.npz"
+    log = run_python(HERE / "model.py", MODEL, out, *options)
+    return np.load(out), log
 
 
 class Models(unittest.TestCase):
@@ -76,6 +80,17 @@ class Models(unittest.TestCase):
                   f"{stock['seconds']:.1f} and {ours['seconds']:.1f} s", file=sys.stderr)
             self.assertLess(flips, 3 * TOKENS * 0.06)
             self.assertLess(abs(change), 0.01)
+
+    def test_robust(self):
+        """Contexts, threads, shifts, drafts, embeddings (robust.py): near what llama.cpp gives without the plugin."""
+        for name, plugin in ("stock", "-"), ("ours", PLUGIN):
+            run_python(HERE / "robust.py", MODEL, plugin, self.folder / f"robust-{name}.npz")
+        stock, ours = (np.load(self.folder / f"robust-{name}.npz") for name in ("stock", "ours"))
+        for name in "whole", "mixed", "shifted", "embeddings":
+            a, b = stock[name], ours[name]
+            error = np.sqrt(np.square(a - b).mean() / np.square(a - a.mean(-1, keepdims=True)).mean())
+            print(f"{name}: differs by {100 * error:.2f} %", file=sys.stderr)
+            self.assertLess(error, 0.15, name)  # activations of 8 bits, in two ways
 
     def test_auto_flash_attention(self):
         """-fa auto keeps flash attention, and the plugin takes it."""
