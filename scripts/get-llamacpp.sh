@@ -34,8 +34,10 @@ if [ ! -e "$folder/complete" ]; then
     if [ "$(uname -m)" = x86_64 ]; then
         say "compiling its ggml without AVX-512 ..."
         timeout "$patience" bash -euc '
-            cmake -G Ninja -S "$1/source/ggml" -B "$1/ggml" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGGML_NATIVE=OFF \
-                -DGGML_OPENMP=OFF -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$1/ggml/lib"
+            printf "%s\n" "cmake_minimum_required(VERSION 3.14)" "project(ggml_alone C CXX)" "add_subdirectory(ggml)" \
+                >"$1/source/CMakeLists.txt"
+            cmake -G Ninja -S "$1/source" -B "$1/ggml" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_SHARED_LIBS=ON \
+                -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$1/ggml/lib"
             ninja -C "$1/ggml"' - "$folder" >"$folder/ggml.log" 2>&1 || { tail "$folder/ggml.log" >&2; exit 1; }
     fi
     touch "$folder/complete"
