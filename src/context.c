@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "dispatch.h"
 
@@ -81,13 +82,24 @@ static void take_callers_scratch(attn_context *c, void *memory, size_t bytes) {
     c->scratch_bytes = skip < bytes ? bytes - skip : 0;
 }
 
+/* In large pages, where the system has them: rows in small ones, wherever those lie, can meet in a few sets of L2. */
+static void *alloc_large(size_t bytes) {
+    enum { PAGE = 2 << 20 };
+    const size_t align = bytes < PAGE ? ATTN_ALIGN : PAGE, rounded = (bytes + align - 1) / align * align;
+    void *memory = rounded >= bytes ? aligned_alloc(align, rounded) : NULL;
+#if defined(MADV_HUGEPAGE)
+    if (memory && align == PAGE) (void)madvise(memory, rounded, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
 /* Where projections convert weights, and rows of x. Pages that no call touches cost nothing. */
 static attn_status open_linear_scratch(attn_context *c) {
     const size_t prepared = c->backend->prepared_row ? ATTN_PREPARED_BYTES : 0;
     size_t bytes = 0;
     const int fits = attn_size_add(&bytes, c->executor.n_workers, c->backend->linear_scratch) &&
                      attn_size_add(&bytes, prepared, 1);
-    c->linear_scratch = fits && bytes ? aligned_alloc(ATTN_ALIGN, bytes) : NULL;
+    c->linear_scratch = fits && bytes ? alloc_large(bytes) : NULL;
     if (prepared && c->linear_scratch) c->prepared = c->linear_scratch + (bytes - prepared);
     if (fits && (!bytes || c->linear_scratch)) return ATTN_OK;
     attn_executor_close(&c->executor);
