@@ -66,7 +66,7 @@ static void partition(struct job *j, size_t n, size_t k, size_t dense) {
     enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, STREAM_LEAST = 4, TASKS = 64, FEW_TASKS = 4 };
     const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
     const size_t panels = attn_ceil_div(n, nr), strips = attn_ceil_div(j->m, mr);
-    j->row_blocks = attn_ceil_div(j->m, ROWS * dense / mr * mr);
+    j->row_blocks = attn_ceil_div(j->m, ROWS * attn_min(dense, 2) / mr * mr);
     const size_t stream = attn_max(STREAM_LEAST, STREAM * attn_packed_row(j->w) / (4 * k));
     const size_t panel_work = (attn_ceil_div(j->m, j->row_blocks) + stream) * attn_min(nr, n) * k;
     size_t each = attn_min(panels, attn_max(1, WORK * dense / attn_max(panel_work, 1)));

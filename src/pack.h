@@ -8,7 +8,7 @@
 
 /* "attnpack" read as a little-endian word: a file from a machine of the other byte order does not match. */
 #define ATTN_PACK_MAGIC UINT64_C(0x6b6361706e747461)
-#define ATTN_PACK_VERSION 2u
+#define ATTN_PACK_VERSION 3u
 
 /*
  * The header, then the panels (weights.h says how they lie), then the bias where there is one, zero-filled to

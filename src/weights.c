@@ -21,6 +21,11 @@ static void move(uint8_t *panel, void *row, size_t bytes, int pack) {
     memcpy(pack ? (void *)panel : row, pack ? row : (void *)panel, bytes);
 }
 
+/* Four bytes whose sign bits change on the way: signed in the row, plus 128 in the panel. */
+static void move_flipped(uint8_t *panel, uint8_t *row, int pack) {
+    for (int i = 0; i < 4; i++) *(pack ? panel + i : row + i) = (pack ? row[i] : panel[i]) ^ 0x80;
+}
+
 /* ---- Packing ------------------------------------------------------------------------------------------- */
 
 static unsigned low_or_high(const uint8_t *q, int i) { return i < 16 ? q[i] & 15u : q[i - 16] >> 4; }
@@ -147,7 +152,7 @@ static void move_block(attn_dtype type, const struct place *p, void *row, int pa
     case ATTN_Q8_0: {
         struct attn_q8_0 *b = row;
         move(pair_at(p, 0), &b->d, 2, pack);
-        for (size_t i = 0; i < 8; i++) move(quad_at(p, 2 + 4 * i), b->q + 4 * i, 4, pack);
+        for (size_t i = 0; i < 8; i++) move_flipped(quad_at(p, 2 + 4 * i), (uint8_t *)b->q + 4 * i, pack);
         break;
     }
     case ATTN_Q4_0: {

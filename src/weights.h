@@ -13,7 +13,7 @@
  *
  * Block formats: for each block of values along k, of all outputs of the panel,
  *
- *     q8_0       d [width]; [8][width][4]
+ *     q8_0       d [width]; [8][width][4], each value plus 128: unsigned, as vpdpbusd takes them
  *     q4_0       d [width]; [4][width][4]
  *     q4_1       d [width]; m [width]; [4][width][4]
  *     Q4_K       d [width]; dmin [width]; [3][width] words of 32 bits: the low four bits of part p's scale at bit 4p of

@@ -18,8 +18,8 @@ enum {
     DOTS_NV = 2,   /* a whole panel: four loads of weights and eight of x for eight dot products of q8_0 */
     DOTS_FEW = 8,  /* rows that take all types from where they lie: two strips */
     DOTS_WIDE = 2, /* rows that take a whole panel at once */
-    /* Weights of q8_0 are multiplied signed; of q4_0 and Q6_K unsigned. x has 16 bits for those of q8_0. */
-    DOTS_SIGNED_8 = 1,
+    /* Products are of unsigned weights: of q8_0, against x in 16 bits; of q4_0 and Q6_K. */
+    DOTS_SIGNED_8 = 0,
     DOTS_SIGNED_LESS = 0,
     DOTS_HALVES_8 = 1
 };
@@ -42,11 +42,10 @@ ATTN_INLINE vint v_int_zero(void) { return _mm256_setzero_si256(); }
 
 /*
  * The sums of a unit, from integers on; plus, in each lane, the four products of a byte of w and a value at x, |value| <= 127.
- * w has `bits` bits, unsigned, or 8, signed; it is the unit's quad number `quad`, and all of them come, in order.
+ * w has `bits` bits, unsigned; it is the unit's quad number `quad`, and all of them come, in order.
  *
  * Nothing saturates: 4 bits, eight quads (a whole unit) add up to 8 * 2 * 15 * 127 = 30480 in 16 bits; 6 bits, two to
- * 2 * 2 * 63 * 127 = 32004. Two products of 8 bits need more than 16: each byte is the upper one of 16 bits, x has 16, and sums are
- * 2^8 times what they stand for, at most 2^27. (vpsignb and vpabsb, which would make vpmaddubsw do, cost a multiplication's slot.)
+ * 2 * 2 * 63 * 127 = 32004. Two products of 8 bits need more than 16: bytes become 16 bits, as x has. (vpsignb and vpabsb, which would make vpmaddubsw do, cost a multiplication's slot.)
  */
 typedef struct {
     vint all, part; /* of 32 bits; of 16 */
@@ -55,8 +54,7 @@ ATTN_INLINE vsum v_sum(vint from) { return (vsum){from, v_int_zero()}; }
 ATTN_INLINE vsum v_sum_dot(int bits, int quad, vsum sum, vbytes w, const char *x) {
     const __m256i one = _mm256_set1_epi16(1);
     if (bits == 8) {
-        const vint even = _mm256_slli_epi16(w, 8),
-                   odd = _mm256_and_si256(w, _mm256_set1_epi16((short)0xff00));
+        const vint even = _mm256_and_si256(w, _mm256_set1_epi16(0xff)), odd = _mm256_srli_epi16(w, 8);
         sum.all = _mm256_add_epi32(sum.all, _mm256_madd_epi16(even, v_int_at(x)));
         DOTS_NOW(sum.all);
         sum.all = _mm256_add_epi32(sum.all, _mm256_madd_epi16(odd, v_int_at(x + 4)));
@@ -71,7 +69,8 @@ ATTN_INLINE vsum v_sum_dot(int bits, int quad, vsum sum, vbytes w, const char *x
     return sum;
 }
 ATTN_INLINE vf32 v_sum_f32(int bits, vsum sum) {
-    return _mm256_cvtepi32_ps(bits == 8 ? _mm256_srai_epi32(sum.all, 8) : sum.all);
+    (void)bits;
+    return _mm256_cvtepi32_ps(sum.all);
 }
 ATTN_INLINE void v_bytes_store(void *p, vbytes x) { _mm256_storeu_si256((__m256i *)p, x); }
 

@@ -68,6 +68,56 @@ ATTN_INLINE float v_most_of_32(const float *x) {
     return bad ? __builtin_nanf("") : _mm512_reduce_max_ps(_mm512_max_ps(a, b));
 }
 
+/* Of four vectors one, in whose 128-bit lane u all numbers are the result of vector u's: the largest, or the sum. */
+#define V_FOUR(name, op)                                                                          \
+    ATTN_INLINE __m512i name(const __m512i x[4]) {                                                \
+        const __m512i a =                                                                         \
+            op(_mm512_shuffle_i32x4(x[0], x[1], 0x44), _mm512_shuffle_i32x4(x[0], x[1], 0xee));   \
+        const __m512i b =                                                                         \
+            op(_mm512_shuffle_i32x4(x[2], x[3], 0x44), _mm512_shuffle_i32x4(x[2], x[3], 0xee));   \
+        const __m512i c = op(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd)); \
+        const __m512i d = op(c, _mm512_shuffle_epi32(c, _MM_PERM_CDAB));                          \
+        return op(d, _mm512_shuffle_epi32(d, _MM_PERM_BADC));                                     \
+    }
+V_FOUR(v_most_of_four, _mm512_max_epu32)
+V_FOUR(v_sum_of_four, _mm512_add_epi32)
+
+/* What dots_prepare_row() does with 32 values, four times: d; q, 16 bytes at each address; their sums, of 32 in the first of
+ * two where `whole`. Returns 0, and writes nothing, where a value is not finite. */
+#define DOTS_PREPARE_FOUR
+ATTN_INLINE int v_prepare_four(int whole, const float *x, int8_t *const q[8], float d[4], int sum[8]) {
+    const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+    __m512i most[4], n[8], even[4], odd[4];
+    int s[2][16];
+    float each[16];
+    ATTN_UNROLL for (int u = 0; u < 4; u++) most[u] =
+        _mm512_max_epu32(_mm512_and_si512(_mm512_loadu_si512(x + 32 * u), magnitude),
+                         _mm512_and_si512(_mm512_loadu_si512(x + 32 * u + 16), magnitude));
+    const __m512i all = v_most_of_four(most);
+    if (_mm512_cmpgt_epu32_mask(all, _mm512_set1_epi32(0x7f7fffff))) return 0;
+    const vf32 scale = _mm512_div_ps(_mm512_castsi512_ps(all), v_set1(127.0f));
+    vf32 by = _mm512_div_ps(v_set1(1.0f), scale);
+    by = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(by, v_set1(__FLT_MAX__), _CMP_LE_OQ), by);
+    _mm512_storeu_ps(each, scale);
+    for (int u = 0; u < 4; u++) d[u] = each[4 * u];
+    ATTN_UNROLL for (int i = 0; i < 8; i++) {
+        const vf32 lane = i / 2 == 0   ? _mm512_shuffle_f32x4(by, by, 0x00)
+                          : i / 2 == 1 ? _mm512_shuffle_f32x4(by, by, 0x55)
+                          : i / 2 == 2 ? _mm512_shuffle_f32x4(by, by, 0xaa)
+                                       : _mm512_shuffle_f32x4(by, by, 0xff);
+        n[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v_load(x + 16 * i), lane));
+        _mm_storeu_si128((__m128i *)(void *)q[i], _mm512_cvtepi32_epi8(n[i]));
+    }
+    ATTN_UNROLL for (int u = 0; u < 4; u++) {
+        even[u] = whole ? _mm512_add_epi32(n[2 * u], n[2 * u + 1]) : n[2 * u];
+        odd[u] = n[2 * u + 1];
+    }
+    _mm512_storeu_si512(s[0], v_sum_of_four(even));
+    if (!whole) _mm512_storeu_si512(s[1], v_sum_of_four(odd));
+    for (int i = 0; i < 8; i++) sum[i] = whole && i % 2 ? 0 : s[i % 2][i / 2 * 4];
+    return 1;
+}
+
 #if defined(__AVX512BF16__)
 /* Each lane plus its two products of bf16: the second ones' first (Intel's manual), each rounded to nearest even; subnormal
  * numbers count as zero and become it. */

@@ -29,6 +29,7 @@ enum { ATTN_LINE = 16 }; /* floats in a cache line */
 /* Hints for a read to come soon, into L1 or L2. They never fault: the address may lie behind the end. */
 #define ATTN_PREFETCH_L1(p) __builtin_prefetch((p), 0, 3)
 #define ATTN_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
+#define ATTN_PREFETCH_WRITE(p) __builtin_prefetch((p), 1, 3)
 
 /* Hides what pointer p points to from the compiler, so that it loads constants where they are used and leaves the
  * registers to accumulators. */

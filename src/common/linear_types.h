@@ -15,7 +15,7 @@
 ATTN_INLINE void types_convert_quads(int type, const struct types_block *b, int unit, size_t column,
                                      int quads, float *to) {
     vf32 d, m;
-    types_scale(type, b, column, unit, &d, &m);
+    types_scale(type, b, column, unit, TYPES_DOWN, &d, &m);
     ATTN_UNROLL for (int quad = 0; quad < quads; quad++) {
         const vbytes x = types_quad(type, b, column, unit, quad);
         ATTN_UNROLL for (int j = 0; j < 4; j++)
@@ -93,7 +93,7 @@ ATTN_INLINE void types_stream_pair(int type, int mr, const struct types_block *b
 ATTN_INLINE void types_stream_unit(int type, int mr, const struct types_block *b, int unit, const float *x,
                                    ptrdiff_t x_row, const uint8_t **ahead, struct types_tile *t) {
     ATTN_UNROLL for (int v = 0; v < LINEAR_NV; v++)
-        types_scale(type, b, (size_t)v * VF32_N, unit, &t->d[v], &t->m[v]);
+        types_scale(type, b, (size_t)v * VF32_N, unit, TYPES_DOWN, &t->d[v], &t->m[v]);
     if (type == ATTN_Q6_K) { /* whose shifts are constants */
         types_stream_pair(type, mr, b, unit, 0, x, x_row, ahead, t);
         types_stream_pair(type, mr, b, unit, 2, x + 8, x_row, ahead, t);

@@ -33,11 +33,11 @@ ATTN_INLINE const uint8_t *types_lanes(const struct types_block *b, size_t at, s
     return b->at + at * b->width + 4 * column;
 }
 
-/* The unit's scale times 2^-24, and what is added (Q4_K, q4_1). */
-ATTN_INLINE void types_scale(int type, const struct types_block *b, size_t column, int unit, vf32 *d,
-                             vf32 *m) {
-    const vf32 down = v_set1(TYPES_DOWN);
-    vf32 scale = v_mul(types_halves(b, 0, column), down);
+/* The unit's scale times `down`, a power of two, and what is added (Q4_K, q4_1). */
+ATTN_INLINE void types_scale(int type, const struct types_block *b, size_t column, int unit, float down,
+                             vf32 *d, vf32 *m) {
+    vf32 scale = types_halves(b, 0, column);
+    if (down != 1.0f) scale = v_mul(scale, v_set1(down));
     *m = v_zero();
     if (type == ATTN_Q4_1) *m = types_halves(b, 2, column);
     if (type == ATTN_Q4_K) {
@@ -52,12 +52,12 @@ ATTN_INLINE void types_scale(int type, const struct types_block *b, size_t colum
     if (type == ATTN_Q6_K) { /* bytes that lie as quads do; the part's one moves to the bottom */
         const vbytes s =
             v_lane_bits(v_bytes(types_lanes(b, 2 + (size_t)(unit / 4 * 4), column)), unit % 4 * 8, 255);
-        scale = v_mul(v_mul(scale, down), v_byte(s, 0));
+        scale = v_mul(v_mul(scale, v_set1(TYPES_DOWN)), v_byte(s, 0)); /* a byte is 2^24 times too large */
     }
     *d = scale;
 }
 
-/* The bytes of a quad as they are stored: unsigned but of q8_0; q4_0's lack their -8, Q6_K's their -32. */
+/* The bytes of a quad as they are stored: unsigned; q8_0's lack their -128, q4_0's their -8, Q6_K's their -32. */
 ATTN_INLINE vbytes types_stored(int type, const struct types_block *b, size_t column, int unit, int quad) {
     const size_t pair = (size_t)(quad / 2 * 4);
     if (type == ATTN_Q8_0) return v_bytes(types_lanes(b, 2 + 4 * (size_t)quad, column));
@@ -74,6 +74,7 @@ ATTN_INLINE vbytes types_stored(int type, const struct types_block *b, size_t co
 /* The values that they stand for, but of Q4_K and q4_1, to which their minimum is to be added. */
 ATTN_INLINE vbytes types_quad(int type, const struct types_block *b, size_t column, int unit, int quad) {
     const vbytes q = types_stored(type, b, column, unit, quad);
+    if (type == ATTN_Q8_0) return v_bytes_minus(q, 128);
     if (type == ATTN_Q4_0) return v_bytes_minus(q, 8);
     return type == ATTN_Q6_K ? v_bytes_minus(q, 32) : q;
 }
