@@ -145,6 +145,7 @@ ATTN_INLINE vf32 v_exp2_short(vf32 x) {
     u = v_fma(u, f, v_set1(0x1.62d6c6p-1f));
     return _mm512_scalef_ps(v_fma(u, f, v_set1(1.0f)), x);
 }
+ATTN_INLINE void v_bf16_store_two(void *p, vf32 a, vf32 b) { _mm512_storeu_si512(p, v_bf16_both(a, b)); }
 ATTN_INLINE void v_bf16_store(void *p, vf32 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }

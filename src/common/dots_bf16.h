@@ -15,6 +15,8 @@ static size_t pairs_row_bytes(size_t k) {
 static void pairs_prepare(const float *x, size_t k, void *to) {
     uint16_t *at = to;
     size_t i = 0;
+    for (; i + 2 * VF32_N <= k; i += 2 * VF32_N)
+        v_bf16_store_two(at + i, v_load(x + i), v_load(x + i + VF32_N));
     for (; i + VF32_N <= k; i += VF32_N) v_store_bf16(at + i, v_load(x + i));
     if (i < k) v_store_bf16_tail(at + i, v_load_tail(x + i, k - i), k - i);
     if (k % 2) at[k] = 0;

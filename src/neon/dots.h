@@ -72,6 +72,11 @@ ATTN_INLINE float v_most_of_32(const float *x) {
 }
 
 #if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+/* Two vectors, each rounded to nearest even. */
+ATTN_INLINE void v_bf16_store_two(void *p, vf32 a, vf32 b) {
+    v_store_bf16((uint16_t *)p, a);
+    v_store_bf16((uint16_t *)p + VF32_N, b);
+}
 /* Each lane plus its two products of bf16: their sum first, each addition rounded to odd; subnormal numbers count as zero and
  * become it. (A processor with FEAT_EBF16 does so too, unless told otherwise.) */
 ATTN_INLINE vf32 v_bf16_dot(vf32 sum, vint x, vbytes w) {
