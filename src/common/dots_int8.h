@@ -19,7 +19,9 @@
 #include "dots_prepare.h"
 #include "linear_walk.h"
 
-enum { DOTS_AHEAD = 4096 }; /* bytes that a single strip asks for ahead, into L1 (see TYPES_AHEAD) */
+/* Bytes that a single strip asks for ahead: into L1 where panels are one line wide, otherwise into L2. Zen 4, M = 1, GB/s of Q6_K
+ * 16 KiB ahead into L2: 19 to 22; 4 KiB: 11, 24 KiB: 20; into L1 4 or 8 KiB: 13; every second line: 10; nothing: 11. */
+enum { DOTS_AHEAD = (int)LINEAR_NR == (int)ATTN_LINE ? 4096 : 16384 };
 
 /* A block of a panel, spread out. Units one after the other: [quad][width][4] bytes; [width] scales, and mins. */
 struct dots_spread {
@@ -160,7 +162,7 @@ ATTN_INLINE void dots_bias(int mr, int nv, const struct dots_strip *s, size_t co
 }
 
 /* What a strip asks for: nothing; a third of as many lines as it has itself; as many; those that it reads itself, DOTS_AHEAD
- * before, into L1. */
+ * before. */
 enum dots_asks { DOTS_NONE, DOTS_THIRD, DOTS_ALL, DOTS_OWN };
 
 /* Lines of a unit, of the columns of one pass. */
@@ -178,7 +180,7 @@ ATTN_INLINE const char *dots_ask(int type, int asks, int quad, const char *ahead
     const int some = asks == DOTS_OWN ? own * (int)LINEAR_NR / (int)ATTN_LINE
                                       : lines * (quad + 1) / quads - lines * quad / quads;
     ATTN_UNROLL for (int i = 0; i < some; i++) {
-        if (asks == DOTS_OWN)
+        if (asks == DOTS_OWN && (int)LINEAR_NR == (int)ATTN_LINE)
             ATTN_PREFETCH_L1(ahead + 64 * i);
         else
             ATTN_PREFETCH_L2(ahead + 64 * i);
@@ -305,13 +307,17 @@ static void dots_direct_strip(const struct dots_strip *s, attn_dtype type, int m
     switch (((int)type * 4 + asks) * 8 + mr) { DOTS_ROWS(DOTS_DIRECT_KINDS, DOTS_DIRECT_CASE) }
 }
 
-/* One strip that takes the whole width at once. */
-#define DOTS_WIDE_VARIANT(name, type)                                         \
-    ATTN_NOINLINE void dots_##name##_wide_1(const struct dots_strip *s) {     \
-        dots_direct(type, 1, LINEAR_NV, DOTS_OWN, LINEAR_NR, s, 0, s->ahead); \
-    }                                                                         \
-    ATTN_NOINLINE void dots_##name##_wide_2(const struct dots_strip *s) {     \
-        dots_direct(type, 2, LINEAR_NV, DOTS_OWN, LINEAR_NR, s, 0, s->ahead); \
+/* One strip that takes the whole width at once. Wide panels are left to the processor's prefetchers (M = 1, GB/s: q8_0 23.8 -> 26,
+ * q4_0 25 -> 31, Q4_K 25 -> 30), but for Q6_K, which they do not follow. */
+ATTN_INLINE int dots_wide_asks(int type) {
+    return type == ATTN_Q6_K || (int)LINEAR_NR == (int)ATTN_LINE ? DOTS_OWN : DOTS_NONE;
+}
+#define DOTS_WIDE_VARIANT(name, type)                                                     \
+    ATTN_NOINLINE void dots_##name##_wide_1(const struct dots_strip *s) {                 \
+        dots_direct(type, 1, LINEAR_NV, dots_wide_asks(type), LINEAR_NR, s, 0, s->ahead); \
+    }                                                                                     \
+    ATTN_NOINLINE void dots_##name##_wide_2(const struct dots_strip *s) {                 \
+        dots_direct(type, 2, LINEAR_NV, dots_wide_asks(type), LINEAR_NR, s, 0, s->ahead); \
     }
 #define DOTS_WIDE_CASE(name, type) \
     case type: mr == 1 ? dots_##name##_wide_1(s) : dots_##name##_wide_2(s); break;
