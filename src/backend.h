@@ -28,8 +28,7 @@
  * of weights of another type.
  * panels: panel p holds outputs [p*nr, (p+1)*nr) as weights.h says for its type and its width, nr, but the last panel's is the
  * number of its outputs rounded up to ATTN_PANEL_UNIT, zero-filled; panel p starts p*nr*row_bytes in.
- * scratch: the worker's own linear_scratch bytes, aligned to ATTN_ALIGN; block formats only, and contents undefined before and
- * after.
+ * scratch: the worker's own linear_scratch bytes, aligned to ATTN_ALIGN; contents undefined before and after.
  * bias: as wide as the panels together, zero-filled, or NULL.
  * o0 is a multiple of nr, o1 another one or n; y points at the element for output o0. Exactly m x (o1 - o0) floats of y are
  * written and exactly m x k of x are read. y overlaps nothing. x, y: any alignment. m, k >= 1, o1 > o0.
@@ -45,7 +44,7 @@ struct attn_linear_task {
     const void *panels;
     const float *bias;
     float *scratch;
-    const char *prepared;   /* rows of x as the prepare slot made them; NULL where prepared_row gives 0 */
+    const char *prepared;   /* rows of x as the prepare slot made them; NULL where prepared_row gives 0, or rounds is true */
     ptrdiff_t prepared_row; /* bytes */
     size_t n;               /* outputs of the whole matrix */
     size_t o0, o1;          /* the ones to compute */
@@ -59,6 +58,8 @@ typedef void attn_linear_fn(const struct attn_linear_task *task);
  * one, at an address that is a multiple of ATTN_ALIGN.
  */
 typedef size_t attn_prepared_row_fn(attn_dtype weights, size_t k);
+/* Whether linear rounds the rows itself, strip by strip: for few outputs that costs less. x is then as it is. */
+typedef int attn_rounds_fn(attn_dtype weights, size_t n, size_t k);
 typedef void attn_prepare_fn(attn_dtype weights, const float *x, size_t k, void *to);
 
 enum attn_score_kind { ATTN_SCORE_DOT, ATTN_SCORE_ADDITIVE };
@@ -267,6 +268,7 @@ struct attn_backend {
     const struct attn_backend *exact;
     attn_prepared_row_fn *prepared_row; /* or NULL: 0 for all types */
     attn_prepare_fn *prepare;
+    attn_rounds_fn *rounds; /* or NULL: never */
     attn_linear_fn *linear;
     attn_pool_fn *pool;
     attn_merge_fn *merge;

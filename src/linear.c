@@ -61,8 +61,9 @@ static void run_task(void *arg, size_t index, size_t worker) {
  * rows, of other types as their part of that), and where the whole is
  * large enough there are at least TASKS of them, of 4 WORK: lower strips of rows cost a few percent. A smaller one
  * becomes FEW_TASKS of WORK. Dot products of narrow numbers do `dense` times as many at once, on rows so much smaller.
+ * whole: all outputs in one task, which rounds its rows.
  */
-static void partition(struct job *j, size_t n, size_t k, size_t dense) {
+static void partition(struct job *j, size_t n, size_t k, size_t dense, int whole) {
     enum { ROWS = 192, WORK = 1 << 20, STREAM = 16, STREAM_LEAST = 4, TASKS = 64, FEW_TASKS = 4 };
     const size_t nr = j->backend->layout, mr = j->backend->linear_rows;
     const size_t panels = attn_ceil_div(n, nr), strips = attn_ceil_div(j->m, mr);
@@ -72,7 +73,7 @@ static void partition(struct job *j, size_t n, size_t k, size_t dense) {
     size_t each = attn_min(panels, attn_max(1, WORK * dense / attn_max(panel_work, 1)));
     each =
         attn_max(each, attn_ceil_div(panels * j->row_blocks, 4 * TASKS)); /* no more tasks than are of use */
-    const size_t groups = attn_ceil_div(panels, each);
+    const size_t groups = whole ? 1 : attn_ceil_div(panels, each);
     if (groups * j->row_blocks < TASKS) { /* lower strips of rows, as far as WORK allows */
         const size_t work = j->m * n * k;
         const size_t want =
@@ -113,13 +114,14 @@ static size_t plan(attn_context *c, const struct attn_linear_call *call, const c
     const struct loop one = {1, 0, 0};
     const attn_tensor *x = call->x, *y = call->y;
     const struct attn_backend *exact = c->backend->exact;
+    const int rounds = attn_linear_rounds(c, call);
     struct loop loops[3];
     if (!attn_linear_rows(call)) return 0;
     int n = loops_of(x, y, loops);
     const struct loop rows = n > 0 ? loops[--n] : one, inner = n > 0 ? loops[--n] : one,
                       outer = n > 0 ? loops[0] : one;
     *j = (struct job){
-        .backend = exact && !prepared ? exact : c->backend,
+        .backend = exact && !prepared && !rounds ? exact : c->backend,
         .x = x->data,
         .y = y->data,
         .w = call->w,
@@ -137,7 +139,7 @@ static size_t plan(attn_context *c, const struct attn_linear_call *call, const c
         .n_workers = c->executor.n_workers,
     };
     const size_t k = (size_t)call->w->k;
-    partition(j, call->o1 - call->o0, k, prepared ? 4 * k / j->prepared_row + 1 : 1);
+    partition(j, call->o1 - call->o0, k, prepared ? 4 * k / j->prepared_row + 1 : rounds ? 2 : 1, rounds);
     return outer.n * inner.n * j->row_blocks * j->column_blocks;
 }
 

@@ -28,6 +28,9 @@ void attn_linear_round(attn_context *c, const struct attn_linear_call *calls, co
 /* Bytes of a prepared row; 0: none is needed, or it would not fit ATTN_PREPARED_BYTES. */
 size_t attn_linear_prepared_row(const attn_context *c, const struct attn_linear_call *call);
 
+/* Whether the backend rounds the rows in its products instead. */
+int attn_linear_rounds(const attn_context *c, const struct attn_linear_call *call);
+
 /* Rows that a call computes. */
 static inline size_t attn_linear_rows(const struct attn_linear_call *call) {
     return call->o0 < call->o1 ? call->x->size[0] * call->x->size[1] * call->x->size[2] : 0;

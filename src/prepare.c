@@ -3,8 +3,15 @@
 #include "size.h"
 #include "tensor.h"
 
+int attn_linear_rounds(const attn_context *c, const struct attn_linear_call *call) {
+    enum { ROWS = 32 }; /* fewer are no strips worth it */
+    const attn_packed *w = call->w;
+    return c->backend->rounds && attn_linear_rows(call) >= ROWS &&
+           c->backend->rounds((attn_dtype)w->dtype, call->o1 - call->o0, (size_t)w->k);
+}
+
 size_t attn_linear_prepared_row(const attn_context *c, const struct attn_linear_call *call) {
-    if (!c->backend->prepared_row) return 0;
+    if (!c->backend->prepared_row || attn_linear_rounds(c, call)) return 0;
     const size_t bytes = c->backend->prepared_row((attn_dtype)call->w->dtype, (size_t)call->w->k);
     return bytes <= ATTN_PREPARED_BYTES ? bytes : 0;
 }

@@ -21,8 +21,14 @@ void attn_prepare_avx512bf16(attn_dtype weights, const float *x, size_t k, void 
         attn_prepare_avx512vnni(weights, x, k, to);
 }
 
+int attn_rounds_avx512bf16(attn_dtype weights, size_t n, size_t k) {
+    return weights == ATTN_BF16 && pairs_rounds(n, k);
+}
+
 void attn_linear_avx512bf16(const struct attn_linear_task *t) {
-    if (t->dtype == ATTN_BF16)
+    if (t->dtype == ATTN_BF16 && !t->prepared)
+        pairs_rounding_body(t);
+    else if (t->dtype == ATTN_BF16)
         pairs_body(t);
     else
         attn_linear_avx512vnni(t);

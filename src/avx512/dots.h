@@ -119,6 +119,8 @@ ATTN_INLINE int v_prepare_four(int whole, const float *x, int8_t *const q[8], fl
 }
 
 #if defined(__AVX512BF16__)
+/* v_bf16_store() rounds as v_bf16_store_two() does: rows can be rounded beside products (dots_bf16.h). */
+#define DOTS_ROUNDS
 /* Each lane plus its two products of bf16: the second ones' first (Intel's manual), each rounded to nearest even; subnormal
  * numbers count as zero and become it. */
 ATTN_INLINE vf32 v_bf16_dot(vf32 sum, vint x, vbytes w) {

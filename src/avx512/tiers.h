@@ -13,6 +13,7 @@ attn_prepare_fn attn_prepare_avx512vnni;
 attn_linear_fn attn_linear_avx512bf16;
 attn_prepared_row_fn attn_prepared_row_avx512bf16;
 attn_prepare_fn attn_prepare_avx512bf16;
+attn_rounds_fn attn_rounds_avx512bf16;
 /* Dot products of keys and values that both are bf16; the others as attn_backend_avx512. */
 attn_pool_fn attn_pool_avx512bf16;
 attn_merge_fn attn_merge_avx512bf16;

@@ -22,6 +22,14 @@ static void pairs_prepare(const float *x, size_t k, void *to) {
     if (k % 2) at[k] = 0;
 }
 
+/* Rows of x to be rounded beside the products of others. */
+struct pairs_rounding {
+    const float *x;
+    ptrdiff_t x_row; /* floats */
+    char *to;        /* rows as far apart as the strip's own */
+    size_t rows, n;  /* values of each, a multiple of VF32_N */
+};
+
 struct pairs_strip {
     size_t k; /* pairs */
     const char *x;
@@ -32,24 +40,28 @@ struct pairs_strip {
     ptrdiff_t y_row;
     size_t n;
     int accumulate;
+    struct pairs_rounding next; /* pairs_rounding_tile() only */
 };
 
-ATTN_INLINE void pairs_tile(int mr, int nv, int lines, const struct pairs_strip *s) {
-    vf32 c[LINEAR_MR][LINEAR_NV];
-    const char *x = s->x, *panel = s->panel, *ahead = s->ahead;
+/* One step: the products of a pair of k. */
+ATTN_INLINE void pairs_step(int mr, int nv, const char *x, ptrdiff_t x_row, const char *panel,
+                            vf32 c[LINEAR_MR][LINEAR_NV]) {
+    vbytes w[LINEAR_NV];
+    ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_bytes(panel + 4 * VF32_N * v);
+    ATTN_UNROLL for (int i = 0; i < mr; i++) {
+        const vint a = v_int_at(x + i * x_row);
+        ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_bf16_dot(c[i][v], a, w[v]);
+    }
+}
+
+ATTN_INLINE void pairs_begin(int mr, int nv, const struct pairs_strip *s, vf32 c[LINEAR_MR][LINEAR_NV]) {
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const vf32 b = s->bias ? v_load(s->bias + v * VF32_N) : v_zero();
         ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
     }
-    ATTN_NO_UNROLL for (size_t k = 0; k < s->k; k++, x += 4, panel += 4 * VF32_N * nv, ahead += 64 * lines) {
-        vbytes w[LINEAR_NV];
-        ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_bytes(panel + 4 * VF32_N * v);
-        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + 64 * f);
-        ATTN_UNROLL for (int i = 0; i < mr; i++) {
-            const vint a = v_int_at(x + i * s->x_row);
-            ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_bf16_dot(c[i][v], a, w[v]);
-        }
-    }
+}
+
+ATTN_INLINE void pairs_end(int mr, int nv, const struct pairs_strip *s, vf32 c[LINEAR_MR][LINEAR_NV]) {
     ATTN_UNROLL for (int i = 0; i < mr; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) {
             const size_t from = (size_t)v * VF32_N;
@@ -61,6 +73,17 @@ ATTN_INLINE void pairs_tile(int mr, int nv, int lines, const struct pairs_strip 
                              s->n - from);
         }
     }
+}
+
+ATTN_INLINE void pairs_tile(int mr, int nv, int lines, const struct pairs_strip *s) {
+    vf32 c[LINEAR_MR][LINEAR_NV];
+    const char *x = s->x, *panel = s->panel, *ahead = s->ahead;
+    pairs_begin(mr, nv, s, c);
+    ATTN_NO_UNROLL for (size_t k = 0; k < s->k; k++, x += 4, panel += 4 * VF32_N * nv, ahead += 64 * lines) {
+        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + 64 * f);
+        pairs_step(mr, nv, x, s->x_row, panel, c);
+    }
+    pairs_end(mr, nv, s, c);
 }
 
 /* Vectors of a panel, and for whole ones the lines of the next that each step asks for. */
@@ -114,5 +137,103 @@ static void pairs_body(const struct attn_linear_task *t) {
         }
     }
 }
+
+#if defined(DOTS_ROUNDS)
+/* ---- Few outputs: rows are rounded strip by strip --------------------------------------------------------- */
+
+/* Panels, with more of which rounding all rows once a call costs less; values that stay in L2, in bf16, beside two strips. */
+enum { PAIRS_ROUNDING = 2, PAIRS_ROUNDING_VALUES = 1 << 18 };
+
+/* Whether that is done: k so that all values are rounded by the same instruction, and two strips fit linear_scratch. */
+static int pairs_rounds(size_t n, size_t k) {
+    const size_t most = LINEAR_NR * ATTN_K_BLOCK * sizeof(float) / (2 * LINEAR_MR) - 2 * ATTN_ALIGN;
+    return n <= PAIRS_ROUNDING * LINEAR_NR && k % 32 == 0 && k <= most / sizeof(uint16_t) &&
+           n * k <= PAIRS_ROUNDING_VALUES;
+}
+
+/* A whole panel's tile that rounds the next strip's rows beside its products, a vector a step: of 6 rows 3 in 4 steps have one. */
+ATTN_INLINE void pairs_rounding_tile(int mr, const struct pairs_strip *s) {
+    const struct pairs_rounding next = s->next;
+    const char *x = s->x, *panel = s->panel;
+    size_t left = s->k;
+    vf32 c[LINEAR_MR][LINEAR_NV];
+    pairs_begin(mr, LINEAR_NV, s, c);
+    for (size_t row = 0; row < next.rows; row++) {
+        const float *from = next.x + (ptrdiff_t)row * next.x_row;
+        const ptrdiff_t ahead = LINEAR_MR * next.x_row; /* the strip after that, about */
+        char *to = next.to + (ptrdiff_t)row * s->x_row;
+        ATTN_NO_UNROLL for (size_t i = next.n / VF32_N; i; i--, left--) {
+            v_bf16_store(to, v_load(from));
+            ATTN_PREFETCH_L2(from + ahead);
+            pairs_step(mr, LINEAR_NV, x, s->x_row, panel, c);
+            from += VF32_N;
+            to += VF32_N * sizeof(uint16_t);
+            x += 4;
+            panel += 4 * VF32_N * LINEAR_NV;
+        }
+    }
+    ATTN_NO_UNROLL for (; left; left--, x += 4, panel += 4 * VF32_N * LINEAR_NV)
+        pairs_step(mr, LINEAR_NV, x, s->x_row, panel, c);
+    pairs_end(mr, LINEAR_NV, s, c);
+}
+
+#define PAIRS_ROUNDING_VARIANT(mr) \
+    ATTN_NOINLINE void pairs_##mr##_rounding(const struct pairs_strip *s) { pairs_rounding_tile(mr, s); }
+#define PAIRS_ROUNDING_CASE(mr)   \
+    case mr:                      \
+        pairs_##mr##_rounding(s); \
+        break;
+#define PAIRS_ROUNDING_ALL(X) X(1) X(2) X(3) X(4) X(5) X(6)
+PAIRS_ROUNDING_ALL(PAIRS_ROUNDING_VARIANT)
+static void pairs_rounding_run(const struct pairs_strip *s, int mr) {
+    switch (mr) { PAIRS_ROUNDING_ALL(PAIRS_ROUNDING_CASE) }
+}
+
+static void pairs_rounding_rows(const struct attn_linear_task *t, size_t row, size_t n, char *to) {
+    for (size_t i = 0; i < n; i++)
+        pairs_prepare(t->x + (ptrdiff_t)(row + i) * t->x_row, t->k, to + i * pairs_row_bytes(t->k));
+}
+
+/* All panels against the strip of rows [row, row + mr), which lie rounded at x; the next `rows` become rounded at `to`. */
+static void pairs_rounding_strip(const struct attn_linear_task *t, size_t row, size_t mr, const char *x,
+                                 size_t rows, char *to) {
+    const struct linear_walk walk = {(t->o1 - t->o0 + LINEAR_NR - 1) / LINEAR_NR,
+                                     (t->k + ATTN_K_BLOCK - 1) / ATTN_K_BLOCK, 1};
+    const float *next = t->x + (ptrdiff_t)(row + mr) * t->x_row;
+    const int beside = t->o1 - t->o0 >= LINEAR_NR;
+    if (!beside && rows) pairs_rounding_rows(t, row + mr, rows, to);
+    for (size_t n = 0; n < walk.panels * walk.k_blocks; n++) {
+        const struct linear_block b = linear_block_at(t, &walk, n);
+        struct pairs_strip s = {.k = b.k / 2,
+                                .x = x + 2 * b.k0,
+                                .x_row = (ptrdiff_t)pairs_row_bytes(t->k),
+                                .panel = linear_panel(t, &b),
+                                .bias = t->bias && b.k0 == 0 ? t->bias + b.o : NULL,
+                                .y = t->y + (ptrdiff_t)row * t->y_row + (b.o - t->o0),
+                                .y_row = t->y_row,
+                                .n = attn_min(t->o1 - b.o, LINEAR_NR),
+                                .accumulate = b.k0 > 0,
+                                .next = {next + b.k0, t->x_row, to + 2 * b.k0, rows, b.k}};
+        if (beside && b.o == t->o0)
+            pairs_rounding_run(&s, (int)mr);
+        else
+            pairs_strip_run(&s, (int)mr, (int)(b.width / VF32_N), 0);
+    }
+}
+
+static void pairs_rounding_body(const struct attn_linear_task *t) {
+    const size_t strips = (t->m + LINEAR_MR - 1) / LINEAR_MR, bytes = LINEAR_MR * pairs_row_bytes(t->k);
+    char *x[2] = {(char *)t->scratch, (char *)t->scratch + bytes};
+    size_t row = 0, mr = (t->m + strips - 1) / strips;
+    pairs_rounding_rows(t, 0, mr, x[0]);
+    for (size_t strip = 0; strip < strips; strip++) {
+        const size_t left = t->m - row - mr, more = strips - strip - 1,
+                     rows = more ? (left + more - 1) / more : 0;
+        pairs_rounding_strip(t, row, mr, x[strip % 2], rows, x[(strip + 1) % 2]);
+        row += mr;
+        mr = rows;
+    }
+}
+#endif
 
 #endif

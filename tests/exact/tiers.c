@@ -275,11 +275,14 @@ START_TEST(bits) {
     struct rng r = rng_make(test_seed(), 2);
     const struct attn_backend *tier = tiers[_i];
     attn_context *one = harness_context(tier->name, 1), *five = harness_context(tier->name, 5);
-    for (size_t at = 0; at < N_TYPES * 40; at++) {
+    for (size_t at = 0; at < N_TYPES * 52;
+         at++) { /* few rows, then many, which a tier may round in its products */
         const attn_dtype type = types[at % N_TYPES];
-        const size_t m = at / N_TYPES + 1, n = outputs[rng_below(&r, 9)], k = 256 * (1 + rng_below(&r, 9));
-        if (!uses_dots(tier, type) || !harness_takes(at / N_TYPES, 4)) continue;
-        struct problem p = problem_make(&r, one, type, m, n, k + (is_blocks(type) ? 0 : m % 3), NORMAL);
+        const size_t step = at / N_TYPES, m = step < 40 ? step + 1 : 31 + 27 * (step - 40);
+        const size_t n = outputs[rng_below(&r, 9)], k = 256 * (1 + rng_below(&r, 9));
+        const size_t more = is_blocks(type) ? 0 : step < 40 ? m % 3 : m % 8 * 32;
+        if (!uses_dots(tier, type) || !harness_takes(step, 4)) continue;
+        struct problem p = problem_make(&r, one, type, m, n, k + more, step % 8 ? NORMAL : TINY);
         float *y = malloc(m * n * sizeof *y);
         ck_assert_ptr_nonnull(y);
         harness_case("%s, %s, %zu x %zu x %zu", tier->name, attn_dtype_name(type), m, n, p.k);
