@@ -32,12 +32,18 @@ ATTN_INLINE void uk_linear(int type, int mr, int nv, int lines, size_t k, const 
     const char *panel = weights;
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
         const __m512 b = bias ? _mm512_loadu_ps(bias + v * 16) : _mm512_setzero_ps();
-        ATTN_UNROLL for (int i = 0; i < mr; i++) c[i][v] = b;
+        ATTN_UNROLL for (int i = 0; i < mr; i++) {
+            c[i][v] = b;
+            ATTN_PREFETCH_WRITE(y + i * y_row + v * 16);
+        }
     }
     const int step = v_weights_step(type);
     ATTN_NO_UNROLL for (size_t left = k / (size_t)step; left; left--, x += step, panel += nv * 64) {
         ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + f * 64);
         ahead += lines * 64;
+        if (lines) { /* beside what comes from memory L2's own prefetcher is late: 16 steps ahead, into L1 */
+            ATTN_UNROLL for (int v = 0; v < nv; v++) ATTN_PREFETCH_L1(panel + (16 * nv + v) * 64);
+        }
         ATTN_UNROLL for (int j = 0; j < step; j++)
             uk_linear_products(type, mr, nv, j, x + j, x_row, panel, c);
     }
