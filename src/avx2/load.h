@@ -73,23 +73,17 @@ ATTN_INLINE vf32 v_load_high4(const uint8_t *p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16(x, 4), _mm_set1_epi8(15))));
 }
 
-/* 4 VF32_N bytes out of pieces of 32 or 16 bytes, `step` bytes apart, as lanes of four. */
-ATTN_INLINE vf32 v_load_pieces(int piece, const char *p, ptrdiff_t step) {
-    if (piece == 32) return _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
-    const __m128i a = _mm_loadu_si128((const __m128i *)(const void *)p);
-    return _mm256_castsi256_ps(_mm256_inserti128_si256(
-        _mm256_zextsi128_si256(a), _mm_loadu_si128((const __m128i *)(const void *)(p + step)), 1));
-}
-/* The signed `bits` bits from bit `at` on of each lane; constants. */
-ATTN_INLINE vf32 v_field(vf32 x, int at, int bits) {
-    const __m256i up = _mm256_slli_epi32(_mm256_castps_si256(x), 32 - bits - at);
-    return _mm256_cvtepi32_ps(_mm256_srai_epi32(up, 32 - bits));
-}
-/* Each group of four bits less 8, as a signed number. */
-ATTN_INLINE vf32 v_less_8(vf32 x) {
-    return _mm256_castsi256_ps(_mm256_xor_si256(_mm256_castps_si256(x), _mm256_set1_epi32((int)0x88888888)));
+/* What the 16 values of four bits less 8 become when they are scaled (here: the scale); VF32_N of them, of the low or high
+ * halves of bytes. */
+ATTN_INLINE vf32 v_scaled4(vf32 scale) { return scale; }
+ATTN_INLINE vf32 v_load_scaled4(vf32 scaled, const uint8_t *p, int high) {
+    return v_mul(v_sub(high ? v_load_high4(p) : v_load_low4(p), v_set1(8.0f)), scaled);
 }
 
+/* The binary16 at p, of which eight bytes may be read, in every lane. */
+ATTN_INLINE vf32 v_f16_everywhere(const void *p) {
+    return _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)));
+}
 /* One binary16. */
 ATTN_INLINE float v_f16(uint16_t x) { return _cvtsh_ss(x); }
 ATTN_INLINE uint16_t v_to_f16(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

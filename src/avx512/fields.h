@@ -2,6 +2,8 @@
 #ifndef ATTN_FIELDS_H
 #define ATTN_FIELDS_H
 
+#include <string.h>
+
 #include "attn/attn.h"
 #include "load.h"
 
@@ -38,6 +40,47 @@ ATTN_INLINE vf32 v_byte(vbytes x, int j) {
     return _mm512_cvtepi32_ps(_mm512_shuffle_epi8(
         x, _mm512_set4_epi32(to_top + 0x0c000000, to_top + 0x08000000, to_top + 0x04000000, to_top)));
 }
+/* Of VF32_N rows `row` bytes apart: the binary16 at the start of each. */
+ATTN_INLINE uint16_t v_word(const char *p) {
+    uint16_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+ATTN_INLINE __m128i v_rows_words(const char *p, ptrdiff_t row) {
+    __m128i x = _mm_insert_epi16(_mm_setzero_si128(), v_word(p), 0);
+    x = _mm_insert_epi16(x, v_word(p + row), 1);
+    x = _mm_insert_epi16(x, v_word(p + 2 * row), 2);
+    x = _mm_insert_epi16(x, v_word(p + 3 * row), 3);
+    x = _mm_insert_epi16(x, v_word(p + 4 * row), 4);
+    x = _mm_insert_epi16(x, v_word(p + 5 * row), 5);
+    x = _mm_insert_epi16(x, v_word(p + 6 * row), 6);
+    return _mm_insert_epi16(x, v_word(p + 7 * row), 7);
+}
+ATTN_INLINE vf32 v_rows_f16(const char *p, ptrdiff_t row) {
+    return _mm512_cvtph_ps(_mm256_set_m128i(v_rows_words(p + 8 * row, row), v_rows_words(p, row)));
+}
+
+/* Of such rows 16 bytes: x[i] has bytes 4 i to 4 i + 3, a row a lane. */
+ATTN_INLINE __m256i v_rows_two(const char *p, ptrdiff_t row) {
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+    const __m128i y = _mm_loadu_si128((const __m128i *)(const void *)(p + 4 * row));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(x), y, 1);
+}
+ATTN_INLINE void v_rows_quads(const char *p, ptrdiff_t row, vbytes x[4]) {
+    vbytes r[4];
+    ATTN_UNROLL for (int i = 0; i < 4; i++) {
+        const char *at = p + i * row;
+        r[i] =
+            _mm512_inserti64x4(_mm512_castsi256_si512(v_rows_two(at, row)), v_rows_two(at + 8 * row, row), 1);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpacklo_epi32(r[2], r[3]);
+    const __m512i c = _mm512_unpackhi_epi32(r[0], r[1]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+    x[0] = _mm512_unpacklo_epi64(a, b);
+    x[1] = _mm512_unpackhi_epi64(a, b);
+    x[2] = _mm512_unpacklo_epi64(c, d);
+    x[3] = _mm512_unpackhi_epi64(c, d);
+}
+
 /* Each lane shifted right and masked. */
 ATTN_INLINE vbytes v_lane_bits(vbytes x, int shift, uint32_t mask) {
     return _mm512_and_si512(_mm512_srl_epi32(x, _mm_cvtsi32_si128(shift)), _mm512_set1_epi32((int)mask));

@@ -60,28 +60,19 @@ ATTN_INLINE vf32 v_load_high4(const uint8_t *p) {
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16(x, 4), _mm_set1_epi8(15))));
 }
 
-/* 4 VF32_N bytes out of pieces of 32 or 16 bytes, `step` bytes apart, as lanes of four. */
-ATTN_INLINE vf32 v_load_pieces(int piece, const char *p, ptrdiff_t step) {
-    const __m256i *at[2] = {(const __m256i *)(const void *)p, (const __m256i *)(const void *)(p + step)};
-    if (piece == 32)
-        return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_zextsi256_si512(_mm256_loadu_si256(at[0])),
-                                                      _mm256_loadu_si256(at[1]), 1));
-    __m512i x = _mm512_zextsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
-    x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(const void *)(p + step)), 1);
-    x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * step)), 2);
-    x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(const void *)(p + 3 * step)), 3);
-    return _mm512_castsi512_ps(x);
+/* What the 16 values of four bits less 8 become when they are scaled; VF32_N of them, of the low or high halves of bytes. */
+ATTN_INLINE vf32 v_scaled4(vf32 scale) {
+    return v_mul(_mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7), scale);
 }
-/* The signed `bits` bits from bit `at` on of each lane; constants. */
-ATTN_INLINE vf32 v_field(vf32 x, int at, int bits) {
-    const __m512i up = _mm512_slli_epi32(_mm512_castps_si512(x), (unsigned)(32 - bits - at));
-    return _mm512_cvtepi32_ps(_mm512_srai_epi32(up, (unsigned)(32 - bits)));
-}
-/* Each group of four bits less 8, as a signed number. */
-ATTN_INLINE vf32 v_less_8(vf32 x) {
-    return _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(x), _mm512_set1_epi32((int)0x88888888)));
+ATTN_INLINE vf32 v_load_scaled4(vf32 scaled, const uint8_t *p, int high) {
+    const __m512i x = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm512_permutexvar_ps(high ? _mm512_srli_epi32(x, 4) : x, scaled);
 }
 
+/* The binary16 at p, of which eight bytes may be read, in every lane. */
+ATTN_INLINE vf32 v_f16_everywhere(const void *p) {
+    return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)p)));
+}
 /* One binary16. */
 ATTN_INLINE float v_f16(uint16_t x) { return _cvtsh_ss(x); }
 ATTN_INLINE uint16_t v_to_f16(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -16,7 +16,8 @@ struct few_head {
     float *q;     /* [d_k][pitch]: q * c */
     float *p;     /* scores, then probabilities of a turn: key i of row r at i * p_key + r * p_row */
     struct few_state st;
-    size_t from; /* the first key that waits for P V */
+    size_t from;   /* the first key that waits for P V */
+    size_t scored; /* up to this key scores are there already */
 };
 
 struct few_block {

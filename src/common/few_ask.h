@@ -14,6 +14,7 @@ enum {
     FEW_TURN = 64,            /* keys where the other side is asked for meanwhile */
     FEW_LINE = ATTN_LINE * 4, /* bytes */
     FEW_PANEL = 16,           /* accumulators of a panel's scores */
+    FEW_PAIRS = 1,            /* rows whose chains leave room for a second vector of keys */
     FEW_PV_KEYS = 64          /* of V at a time for all passes: 32 KiB at d_v = 128, which stays in L1 */
 };
 

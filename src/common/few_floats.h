@@ -3,6 +3,7 @@
 #define ATTN_FEW_FLOATS_H
 
 #include "few_ahead.h"
+#include "few_blocks.h"
 #include "few_pv.h"
 
 enum { FEW_UNIT = VF32_N };
@@ -185,9 +186,9 @@ static void few_scores_rows(const struct few_block *b, struct few_scores *w) {
 }
 
 /* Scores of the tile at j0, of which keys [j, end) are read. */
-static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j, size_t end) {
+static void few_scores(struct few_block *b, size_t g, size_t j0, size_t j, size_t end) {
     const struct attn_pool_task *t = b->t;
-    const struct few_head *h = &b->head[g];
+    struct few_head *h = &b->head[g];
     struct few_scores w = {.d_k = t->d_k, .q = h->q, .s_row = b->p_row, .panel = t->panels};
     if (b->by_rows || t->panels) few_ahead_scores(b, j0, g, 0, &w.ahead);
     if (b->by_rows) {
@@ -203,13 +204,20 @@ static void few_scores(const struct few_block *b, size_t g, size_t j0, size_t j,
         few_panels_any(t->n_rows, &w);
         return;
     }
-    for (size_t at = j0; at < j0 + ATTN_KEY_TILE; at += VF32_N) {
+    for (size_t at = attn_max(j0, h->scored); at < j0 + ATTN_KEY_TILE; at += VF32_N) {
         const size_t from = attn_max(j, at), to = attn_min(end, at + VF32_N);
         float part[FEW_ROWS * VF32_N];
         if (from >= to) continue; /* the caller hides these keys */
         few_keys_at(b, h, from, to, 0, &w);
         few_ahead_scores(b, j0, g, at - j0, &w.ahead);
         if (w.n == VF32_N) {
+            if (few_pairs(t->n_rows, w.type) && from + 2 * VF32_N <= b->end &&
+                attn_keys_left(t, from) >= 2 * VF32_N) {
+                w.n = 2 * VF32_N;
+                h->scored = from + w.n;
+                few_ahead_scores(b, j0, g, at - j0 + VF32_N, &w.ahead);
+                at += VF32_N;
+            }
             w.s = h->p + (from - b->first);
             w.s_row = b->p_row;
             few_columns_any(t->n_rows, &w);

@@ -43,13 +43,48 @@ ATTN_INLINE void few_pv(const struct few_pass *w, int rows, int cols, size_t p_r
     *w->ahead = ahead;
 }
 
-/* A pass over values of another type, each converted once for all rows; half: of the blocks, where the columns are fewer
- * than one. */
-ATTN_INLINE void few_pv_of(const struct few_pass *w, int rows, int cols, attn_dtype type, int half,
-                           size_t p_row, int asks, size_t tail) {
-    enum { BLOCK = 32 / VF32_N };
+/* A pass over values of 16 bits, each converted once for all rows. */
+ATTN_INLINE void few_pv_of(const struct few_pass *w, int rows, int cols, attn_dtype type, size_t p_row,
+                           int asks, size_t tail) {
     vf32 a[FEW_PV_ROWS][FEW_PV_COLS];
     const int bytes = few_bytes(type, cols * VF32_N), whole = bytes / FEW_LINE;
+    const char *v = w->v;
+    const float *p = w->p;
+    float *o = w->o;
+    struct few_ahead ahead = *w->ahead;
+    int due = 0;
+    ATTN_UNROLL for (int g = 0; g < rows; g++) {
+        ATTN_UNROLL for (int c = 0; c < cols; c++) a[g][c] = v_load(o + (size_t)g * w->o_row + c * VF32_N);
+    }
+    ATTN_NO_UNROLL for (size_t j = 0; j < w->n; j++, v += w->v_row, p += w->p_key) {
+        vf32 x[FEW_PV_COLS];
+        if (asks) {
+            if (whole) few_ask(&ahead, whole);
+            if (bytes % FEW_LINE) due += bytes % FEW_LINE;
+            if (bytes % FEW_LINE && due >= FEW_LINE) {
+                due -= FEW_LINE;
+                few_ask(&ahead, 1);
+            }
+        }
+        ATTN_UNROLL for (int c = 0; c < cols; c++) x[c] =
+            tail ? typed_load_tail(type, v, 0, tail) : typed_load(type, v, (size_t)c * VF32_N);
+        ATTN_UNROLL for (int g = 0; g < rows; g++) {
+            const vf32 e = v_set1(p[(size_t)g * p_row]);
+            ATTN_UNROLL for (int c = 0; c < cols; c++) a[g][c] = v_fma(e, x[c], a[g][c]);
+        }
+    }
+    ATTN_UNROLL for (int g = 0; g < rows; g++) {
+        ATTN_UNROLL for (int c = 0; c < cols; c++) v_store(o + (size_t)g * w->o_row + c * VF32_N, a[g][c]);
+    }
+    *w->ahead = ahead;
+}
+
+/* The same of block formats; half: of the blocks, where the columns are fewer than one. */
+ATTN_INLINE void few_pv_blocks(const struct few_pass *w, int rows, int cols, attn_dtype type, int half,
+                               size_t p_row, int asks) {
+    enum { BLOCK = 32 / VF32_N };
+    vf32 a[FEW_PV_ROWS][FEW_PV_COLS];
+    const int bytes = few_bytes(type, cols * VF32_N);
     const size_t at = cols < BLOCK ? w->at % 16 : 0;
     const char *v = w->v;
     const float *p = w->p;
@@ -61,23 +96,16 @@ ATTN_INLINE void few_pv_of(const struct few_pass *w, int rows, int cols, attn_dt
     }
     ATTN_NO_UNROLL for (size_t j = 0; j < w->n; j++, v += w->v_row, p += w->p_key) {
         vf32 x[FEW_PV_COLS], by = v_zero();
-        if (asks) {
-            if (whole) few_ask(&ahead, whole);
-            if (bytes % FEW_LINE) due += bytes % FEW_LINE;
-            if (bytes % FEW_LINE && due >= FEW_LINE) {
-                due -= FEW_LINE;
-                few_ask(&ahead, 1);
-            }
+        if (asks && (due += bytes) >= FEW_LINE) {
+            due -= FEW_LINE;
+            few_ask(&ahead, 1);
+            if (due >= FEW_LINE) due -= FEW_LINE, few_ask(&ahead, 1);
         }
         ATTN_UNROLL for (int c = 0; c < cols; c++) {
-            if (few_is_block(type)) {
-                const char *block = v + c / BLOCK * few_block_bytes(type);
-                const int second = cols < BLOCK ? half : c % BLOCK >= BLOCK / 2;
-                if (c % BLOCK == 0) by = few_scale(block);
-                x[c] = v_mul(by, few_quants(type, block, at + (size_t)(c % (BLOCK / 2) * VF32_N), second));
-            } else {
-                x[c] = tail ? typed_load_tail(type, v, 0, tail) : typed_load(type, v, (size_t)c * VF32_N);
-            }
+            const char *block = v + c / BLOCK * few_block_bytes(type);
+            const int second = cols < BLOCK ? half : c % BLOCK >= BLOCK / 2;
+            if (c % BLOCK == 0) by = few_scaling(type, block);
+            x[c] = few_scaled(type, block, at + (size_t)(c % (BLOCK / 2) * VF32_N), second, by);
         }
         ATTN_UNROLL for (int g = 0; g < rows; g++) {
             const vf32 e = v_set1(p[(size_t)g * p_row]);
@@ -120,10 +148,12 @@ FEW_PV(8, FEW_PV_COLS_8)
 
 ATTN_INLINE void few_pv_typed(const struct few_pass *w, int rows, int cols, attn_dtype type, int asks,
                               size_t tail) {
-    if (cols * VF32_N < 32 && few_is_block(type) && w->at >= 16)
-        few_pv_of(w, rows, cols, type, 1, w->p_row, asks, tail);
+    if (!few_is_block(type))
+        few_pv_of(w, rows, cols, type, w->p_row, asks, tail);
+    else if (cols * VF32_N < 32 && w->at >= 16)
+        few_pv_blocks(w, rows, cols, type, 1, w->p_row, asks);
     else
-        few_pv_of(w, rows, cols, type, 0, w->p_row, asks, tail);
+        few_pv_blocks(w, rows, cols, type, 0, w->p_row, asks);
 }
 #define FEW_PV_TYPED(name, type, rows, cols)                                                \
     ATTN_NOINLINE void few_pv_##name##_##rows(const struct few_pass *w, int lines) {        \

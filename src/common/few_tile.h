@@ -107,73 +107,6 @@ ATTN_INLINE void few_columns_halves(int rows, attn_dtype type, const char *k, pt
     ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
 }
 
-/* The scales of the keys' blocks at k. */
-ATTN_INLINE vf32 few_scales(const char *k, ptrdiff_t k_row) {
-    uint16_t scale[VF32_N];
-    ATTN_UNROLL for (int i = 0; i < VF32_N; i++) scale[i] = *typed_u16(k + i * k_row);
-    return v_load_f16(scale);
-}
-
-/* Of block formats, four columns (q8_0) or eight (q4_0) are transposed as one, a vector of four bytes a key: of `pieces`
- * blocks at once. Their scales are a vector, too. */
-ATTN_INLINE void few_columns_pieces(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, const float *q,
-                                    struct few_ahead *ahead, vf32 a[FEW_ROWS]) {
-    const int bytes = few_block_bytes(type), lanes = type == ATTN_Q8_0 ? 8 : 4, pieces = VF32_N / lanes;
-    vf32 x[VF32_N];
-    ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] = v_load_pieces(4 * lanes, k + i * k_row + 2, bytes);
-    v_transpose(x);
-    ATTN_UNROLL for (int b = 0; b < pieces; b++) {
-        const vf32 by = few_scales(k + b * bytes, k_row);
-        ATTN_UNROLL for (int i = 0; i < 8; i++) { /* four columns each */
-            const vf32 four = type == ATTN_Q8_0 ? x[b * lanes + i] : v_less_8(x[b * lanes + i % 4]);
-            few_ask_of(ahead, VF32_N * bytes, i, 8);
-            ATTN_FENCE();
-            ATTN_UNROLL for (int c = 0; c < 4; c++) {
-                const float *qi = q + (size_t)((b * 32 + i * 4 + c) * rows);
-                const vf32 y = v_mul(by, type == ATTN_Q8_0 ? v_field(four, 8 * c, 8)
-                                                           : v_field(four, 8 * c + (i < 4 ? 0 : 4), 4));
-                ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_fma(v_set1(qi[g]), y, a[g]);
-            }
-        }
-    }
-}
-
-/* A block that is left over, or all of them where one is more than a vector. */
-ATTN_INLINE void few_columns_block(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, const float *q,
-                                   struct few_ahead *ahead, vf32 a[FEW_ROWS]) {
-    const vf32 by = few_scales(k, k_row);
-    ATTN_UNROLL for (int half = 0; half < 32; half += 16) {
-        ATTN_UNROLL for (int c = 0; c < 16; c += VF32_N) {
-            vf32 x[VF32_N];
-            ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
-                few_quants(type, k + i * k_row, (size_t)c, half != 0);
-            v_transpose(x);
-            ATTN_UNROLL for (int i = 0; i < VF32_N; i++) {
-                const float *qi = q + (half + c + i) * rows;
-                const vf32 y = v_mul(by, x[i]);
-                if ((half + c + i) % 4 == 0) {
-                    few_ask_of(ahead, VF32_N * few_block_bytes(type), (half + c + i) / 4, 8);
-                    ATTN_FENCE();
-                }
-                ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_fma(v_set1(qi[g]), y, a[g]);
-            }
-        }
-    }
-}
-
-ATTN_INLINE void few_columns_blocks(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, size_t d_k,
-                                    const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
-    const size_t pieces = VF32_N / (type == ATTN_Q8_0 ? 8 : 4), blocks = d_k / 32;
-    vf32 a[FEW_ROWS];
-    size_t b = 0;
-    ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_zero();
-    for (; pieces && b + pieces <= blocks; b += pieces, k += pieces * (size_t)few_block_bytes(type))
-        few_columns_pieces(rows, type, k, k_row, q + b * 32 * (size_t)rows, ahead, a);
-    for (; (pieces != 1) && b < blocks; b++, k += few_block_bytes(type))
-        few_columns_block(rows, type, k, k_row, q + b * 32 * (size_t)rows, ahead, a);
-    ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
-}
-
 /* The same of a panel, whose keys are in the lanes already: `vectors` vectors of them. */
 ATTN_INLINE void few_panel(int rows, int vectors, attn_dtype type, int asks, const char *k, size_t d_k,
                            const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
@@ -218,8 +151,6 @@ struct few_scores {
     }                                                                                                    \
     FEW_COLUMNS_OF(halves, f16, ATTN_F16, rows, r)                                                       \
     FEW_COLUMNS_OF(halves, bf16, ATTN_BF16, rows, r)                                                     \
-    FEW_COLUMNS_OF(blocks, q8_0, ATTN_Q8_0, rows, r)                                                     \
-    FEW_COLUMNS_OF(blocks, q4_0, ATTN_Q4_0, rows, r)                                                     \
     FEW_PANEL_OF(few_panel, ATTN_F32, rows, r)                                                           \
     FEW_PANEL_OF(few_panel_f16, ATTN_F16, rows, r)                                                       \
     FEW_PANEL_OF(few_panel_bf16, ATTN_BF16, rows, r)

@@ -21,21 +21,24 @@ ATTN_INLINE size_t few_at(attn_dtype type, size_t c) {
     return few_is_block(type) ? c / 32 * (size_t)few_block_bytes(type) : c * (type == ATTN_F32 ? 4 : 2);
 }
 
-/* VF32_N values of the block at x before they are scaled, from column `at` of its first or second half on. */
-ATTN_INLINE vf32 few_quants(attn_dtype type, const char *x, size_t at, int half) {
-    if (type == ATTN_Q8_0) return v_load_i8(((const struct attn_q8_0 *)(const void *)x)->q + at + 16 * half);
-    const uint8_t *q = ((const struct attn_q4_0 *)(const void *)x)->q + at;
-    return v_sub(half ? v_load_high4(q) : v_load_low4(q), v_set1(8.0f));
+/* What the block at x is scaled by, in the form that few_scaled() wants. */
+ATTN_INLINE vf32 few_scaling(attn_dtype type, const char *x) {
+    const vf32 scale = v_f16_everywhere(x);
+    return type == ATTN_Q8_0 ? scale : v_scaled4(scale);
 }
 
-/* What they are scaled by. */
-ATTN_INLINE vf32 few_scale(const char *x) { return v_set1(v_f16(*typed_u16(x))); }
+/* VF32_N values of the block at x, from column `at` of its first or second half on. */
+ATTN_INLINE vf32 few_scaled(attn_dtype type, const char *x, size_t at, int half, vf32 scaling) {
+    if (type == ATTN_Q4_0)
+        return v_load_scaled4(scaling, ((const struct attn_q4_0 *)(const void *)x)->q + at, half);
+    return v_mul(scaling, v_load_i8(((const struct attn_q8_0 *)(const void *)x)->q + at + 16 * half));
+}
 
 /* Values [c, c + n) of a row, n <= VF32_N; c a multiple of VF32_N. */
 ATTN_INLINE vf32 few_value(attn_dtype type, const char *row, size_t c, size_t n) {
     if (!few_is_block(type)) return typed_load_tail(type, row, c, n);
     row += few_at(type, c);
-    return v_mul(few_scale(row), few_quants(type, row, c % 16, c % 32 >= 16));
+    return few_scaled(type, row, c % 16, c % 32 >= 16, few_scaling(type, row));
 }
 
 #endif

@@ -46,6 +46,22 @@ ATTN_INLINE vf32 v_byte(vbytes x, int j) {
     const uint8x16_t y = vqtbl1q_u8(vreinterpretq_u8_u32(x), vreinterpretq_u8_u32(to_top));
     return vcvtq_f32_s32(vreinterpretq_s32_u8(y));
 }
+/* Of VF32_N rows `row` bytes apart: the binary16 at the start of each. */
+ATTN_INLINE vf32 v_rows_f16(const char *p, ptrdiff_t row) {
+    uint16x4_t x = vld1_dup_u16((const uint16_t *)(const void *)p);
+    x = vld1_lane_u16((const uint16_t *)(const void *)(p + row), x, 1);
+    x = vld1_lane_u16((const uint16_t *)(const void *)(p + 2 * row), x, 2);
+    x = vld1_lane_u16((const uint16_t *)(const void *)(p + 3 * row), x, 3);
+    return vcvt_f32_f16(vreinterpret_f16_u16(x));
+}
+/* Of such rows 16 bytes: x[i] has bytes 4 i to 4 i + 3, a row a lane. */
+ATTN_INLINE void v_rows_quads(const char *p, ptrdiff_t row, vbytes x[4]) {
+    vf32 r[4];
+    ATTN_UNROLL for (int i = 0; i < 4; i++) r[i] = vreinterpretq_f32_u32(v_bytes(p + i * row));
+    v_transpose(r);
+    ATTN_UNROLL for (int i = 0; i < 4; i++) x[i] = vreinterpretq_u32_f32(r[i]);
+}
+
 /* Each lane shifted right and masked. */
 ATTN_INLINE vbytes v_lane_bits(vbytes x, int shift, uint32_t mask) {
     return vandq_u32(vshlq_u32(x, vdupq_n_s32(-shift)), vdupq_n_u32(mask));

@@ -62,22 +62,17 @@ ATTN_INLINE vf32 v_u8_to_f32(uint8x8_t x) { return vcvtq_f32_u32(vmovl_u16(vget_
 ATTN_INLINE vf32 v_load_low4(const uint8_t *p) { return v_u8_to_f32(vand_u8(v_load_u8x4(p), vdup_n_u8(15))); }
 ATTN_INLINE vf32 v_load_high4(const uint8_t *p) { return v_u8_to_f32(vshr_n_u8(v_load_u8x4(p), 4)); }
 
-/* 4 VF32_N bytes out of the first one of pieces of 32 or 16 bytes, as lanes of four. */
-ATTN_INLINE vf32 v_load_pieces(int piece, const char *p, ptrdiff_t step) {
-    (void)piece;
-    (void)step;
-    return vreinterpretq_f32_u8(vld1q_u8((const uint8_t *)p));
-}
-/* The signed `bits` bits from bit `at` on of each lane; constants. */
-ATTN_INLINE vf32 v_field(vf32 x, int at, int bits) {
-    const int32x4_t up = vshlq_s32(vreinterpretq_s32_f32(x), vdupq_n_s32(32 - bits - at));
-    return vcvtq_f32_s32(vshlq_s32(up, vdupq_n_s32(bits - 32)));
-}
-/* Each group of four bits less 8, as a signed number. */
-ATTN_INLINE vf32 v_less_8(vf32 x) {
-    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x88888888u)));
+/* What the 16 values of four bits less 8 become when they are scaled (here: the scale); VF32_N of them, of the low or high
+ * halves of bytes. */
+ATTN_INLINE vf32 v_scaled4(vf32 scale) { return scale; }
+ATTN_INLINE vf32 v_load_scaled4(vf32 scaled, const uint8_t *p, int high) {
+    return v_mul(v_sub(high ? v_load_high4(p) : v_load_low4(p), v_set1(8.0f)), scaled);
 }
 
+/* The binary16 at p, of which eight bytes may be read, in every lane. */
+ATTN_INLINE vf32 v_f16_everywhere(const void *p) {
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_dup_u16((const uint16_t *)p)));
+}
 /* One binary16. */
 ATTN_INLINE float v_f16(uint16_t x) {
     return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(x))), 0);
