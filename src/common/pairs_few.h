@@ -48,7 +48,7 @@ ATTN_INLINE void pairs_columns_step(int rows, size_t pairs, int asks, const floa
                                     vf32 a[FEW_ROWS], struct few_ahead *ahead) {
     ATTN_UNROLL for (int i = 0; i < VF32_N; i++) {
         if ((size_t)i >= pairs) break;
-        if (asks && i % 4 == 0) {
+        if (asks) { /* one at a time: they come as fast as they are made */
             few_ask(ahead, asks);
             ATTN_FENCE();
         }
@@ -73,7 +73,7 @@ ATTN_INLINE void pairs_columns(int rows, const struct pairs_few *w) {
         vf32 x[VF32_N];
         ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] = v_pairs_as_f32(v_bytes(k + i * w->k_row));
         v_transpose(x);
-        pairs_columns_step(rows, VF32_N, 4, q, x, a, &ahead);
+        pairs_columns_step(rows, VF32_N, 1, q, x, a, &ahead);
     }
     if (d < w->d_k) {
         vf32 x[VF32_N];
@@ -271,28 +271,34 @@ ATTN_INLINE void pairs_few_pv(const struct pairs_pass *w, int rows, int cols, in
     }
 PAIRS_FEW_PV(1, FEW_PV_COLS / 2)
 PAIRS_FEW_PV(2, FEW_PV_COLS_2 / 2)
+PAIRS_FEW_PV(3, FEW_PV_COLS_3 / 2)
 PAIRS_FEW_PV(4, FEW_PV_COLS_4 / 2)
 PAIRS_FEW_PV(8, FEW_PV_COLS_8 / 2)
 #define PAIRS_PV_DISPATCH(name, rows, ...) \
     switch (rows) {                        \
     case 1: name##_1(__VA_ARGS__); break;  \
     case 2: name##_2(__VA_ARGS__); break;  \
+    case 3: name##_3(__VA_ARGS__); break;  \
     case 4: name##_4(__VA_ARGS__); break;  \
     default: name##_8(__VA_ARGS__); break; \
     }
 
-/* The most rows of a pass: a power of two. */
-ATTN_INLINE size_t pairs_pass_rows(size_t most, size_t left) {
+/* Rows of a pass, of `left`. Of a single head as many as leave room for whole rows of V: a linear read, at which the processor
+ * reads ahead by itself. Requests in between cost more than they brought (Zen 4, group 4: 37 cycles a key without, 57 with). */
+ATTN_INLINE size_t pairs_pass_rows(const struct few_block *b, size_t left) {
+    size_t most = FEW_PV_ROWS;
+    if (!b->turns) return attn_min(FEW_PAIRS_ALONE, left);
     while (most > left) most /= 2;
     return most;
 }
 
 /* P V of keys [from, to), even both. Columns outside, rows inside: each line of V is read by one pass after the other. */
 static void pairs_values_keys(const struct few_block *b, size_t g, size_t from, size_t to, int asks) {
-    static const size_t cols_of[] = {0, FEW_PV_COLS, FEW_PV_COLS_2, 0, FEW_PV_COLS_4, 0, 0, 0, FEW_PV_COLS_8};
+    static const size_t cols_of[] = {0, FEW_PV_COLS, FEW_PV_COLS_2, FEW_PV_COLS_3, FEW_PV_COLS_4, 0,
+                                     0, 0,           FEW_PV_COLS_8};
     const struct attn_pool_task *t = b->t;
     const struct few_head *h = &b->head[g];
-    const size_t most = pairs_pass_rows(FEW_PV_ROWS, t->n_rows), cols = cols_of[most] * VF32_N;
+    const size_t most = pairs_pass_rows(b, t->n_rows), cols = cols_of[most] * VF32_N;
     const char *v = h->v + attn_v_offset(t, from);
     const ptrdiff_t v_row = attn_v_offset(t, from + 1) - attn_v_offset(t, from);
     struct few_ahead ahead;
@@ -300,7 +306,7 @@ static void pairs_values_keys(const struct few_block *b, size_t g, size_t from, 
     for (size_t c = 0; c < t->d_v;) {
         const size_t n = c + cols <= t->d_v ? cols : attn_min(FEW_UNIT, t->d_v - c);
         for (size_t r = 0; r < t->n_rows;) {
-            const size_t rows = pairs_pass_rows(most, t->n_rows - r);
+            const size_t rows = pairs_pass_rows(b, t->n_rows - r);
             struct pairs_pass w = {.n = (to - from) / 2,
                                    .v = v + 2 * c,
                                    .v_row = v_row,
@@ -310,8 +316,8 @@ static void pairs_values_keys(const struct few_block *b, size_t g, size_t from, 
                                    .o_row = b->columns,
                                    .o = h->st.o + r * b->columns + c,
                                    .ahead = &ahead};
-            if (n == cols && rows == most) {
-                PAIRS_PV_DISPATCH(pairs_few_pv, rows, &w, asks && r < 4 * most)
+            if (n == cols && cols_of[rows] * VF32_N == n) {
+                PAIRS_PV_DISPATCH(pairs_few_pv, rows, &w, asks && r < (b->turns ? 4 * most : 1))
             } else {
                 for (size_t i = 0; i < n; i += FEW_UNIT, w.o += FEW_UNIT, w.v += 2 * FEW_UNIT)
                     PAIRS_PV_DISPATCH(pairs_few_tail, rows, &w, attn_min(FEW_UNIT, n - i))
@@ -326,7 +332,7 @@ static void pairs_values_keys(const struct few_block *b, size_t g, size_t from, 
 static void few_values(struct few_block *b, size_t g, size_t to, int asks) {
     const struct attn_pool_task *t = b->t;
     struct few_head *h = &b->head[g];
-    const int passes = b->turns || t->pages || t->n_rows > FEW_PV_ROWS || t->d_v > FEW_PV_COLS * VF32_N;
+    const int passes = b->turns || t->pages || t->d_v > FEW_PV_COLS * VF32_N;
     while (h->from < to) { /* a pair of two pages is a piece of its own */
         const size_t left = attn_min(to - h->from, attn_max(2, attn_keys_left(t, h->from) / 2 * 2));
         const size_t next = h->from + (passes ? attn_min(left, FEW_PV_KEYS) : left);
