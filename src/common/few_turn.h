@@ -126,10 +126,12 @@ static void few_tile_columns(struct few_block *b, size_t g, size_t j0, size_t j,
         float *s = h->p + (j0 - b->first) + r * b->p_row;
         vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
         for (int i = 0; i < FEW_TILE_N; i++) x = v_max(x, v_load(s + i * VF32_N));
-        const float most = v_lane0(few_max(x));
-        if (ATTN_UNLIKELY(most > h->st.m[r] + ATTN_RESCALE)) {
-            few_values(b, g, j, 0);
-            few_rescale(b, &h->st, r, most);
+        if (ATTN_UNLIKELY(v_any(v_lt(v_set1(h->st.m[r] + ATTN_RESCALE), x)))) {
+            const float most = v_lane0(few_max(x));
+            if (most > h->st.m[r] + ATTN_RESCALE) { /* not NaN */
+                few_values(b, g, j, 0);
+                few_rescale(b, &h->st, r, most);
+            }
         }
         few_softmax(s, h->p + few_keys(b, j0) + r * b->p_row, h->st.m[r], &h->st.l[r], hides);
         if (hides) few_values_hiding(b, h, r, j, end);

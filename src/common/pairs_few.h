@@ -234,17 +234,20 @@ ATTN_INLINE void pairs_few_pv(const struct pairs_pass *w, int rows, int cols, in
         }
     }
     ATTN_NO_UNROLL for (size_t j = 0; j < w->n; j++, v += 2 * w->v_row, p += w->p_key) {
-        vint x[FEW_PV_COLS];
+        vint e[FEW_PV_ROWS];
         if (asks) few_ask(&ahead, 2 * cols);
+        ATTN_UNROLL for (int g = 0; g < rows; g++) e[g] = v_int_at(p + (size_t)g * w->p_row);
         ATTN_UNROLL for (int c = 0; c < cols; c++) {
-            const vint first = tail ? v_pairs_load(v, tail) : v_bytes(v + 4 * c * VF32_N);
-            const vint second =
-                tail ? v_pairs_load(v + w->v_row, tail) : v_bytes(v + w->v_row + 4 * c * VF32_N);
-            v_zip(first, second, &x[2 * c], &x[2 * c + 1]);
-        }
-        ATTN_UNROLL for (int g = 0; g < rows; g++) {
-            const vint e = v_int_at(p + (size_t)g * w->p_row);
-            ATTN_UNROLL for (int c = 0; c < 2 * cols; c++) a[g][c] = v_bf16_dot(a[g][c], e, x[c]);
+            const char *at = v + 4 * c * VF32_N;
+            vint x, y;
+            if (tail)
+                v_zip(v_pairs_load(at, tail), v_pairs_load(at + w->v_row, tail), &x, &y);
+            else
+                v_zip(v_bytes(at), v_bytes(at + w->v_row), &x, &y);
+            ATTN_UNROLL for (int g = 0; g < rows; g++) {
+                a[g][2 * c] = v_bf16_dot(a[g][2 * c], e[g], x);
+                a[g][2 * c + 1] = v_bf16_dot(a[g][2 * c + 1], e[g], y);
+            }
         }
     }
     ATTN_UNROLL for (int g = 0; g < rows; g++) {

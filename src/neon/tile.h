@@ -30,13 +30,11 @@ enum {
     FEW_PV_ROWS = 4,
     /* One head alone: fewer rows a pass, where a pass can take whole rows of V: a linear read. */
     FEW_PV_ALONE = 4,
-    FEW_PAIRS_ALONE = 2, /* of pairs of bf16 */
     /* From so many rows on the other side's turn is asked for, below that the next tile (into L1 or L2: measured). */
     FEW_TURNS_FROM = 3,
     FEW_NEAR = 1,
     FEW_PV_COLS = 8,
     FEW_PV_COLS_2 = 8,
-    FEW_PV_COLS_3 = 8, /* not used */
     FEW_PV_COLS_4 = 4,
     FEW_PV_COLS_8 = 4, /* not used */
 
