@@ -43,11 +43,12 @@ struct pairs_strip {
     struct pairs_rounding next; /* pairs_rounding_tile() only */
 };
 
-/* One step: the products of a pair of k. */
-ATTN_INLINE void pairs_step(int mr, int nv, const char *x, ptrdiff_t x_row, const char *panel,
-                            vf32 c[LINEAR_MR][LINEAR_NV]) {
+/* One step: the products of a pair of k; it asks for `lines` lines. */
+ATTN_INLINE void pairs_step(int mr, int nv, int lines, const char *x, ptrdiff_t x_row, const char *panel,
+                            const char *ahead, vf32 c[LINEAR_MR][LINEAR_NV]) {
     vbytes w[LINEAR_NV];
     ATTN_UNROLL for (int v = 0; v < nv; v++) w[v] = v_bytes(panel + 4 * VF32_N * v);
+    ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + 64 * f);
     ATTN_UNROLL for (int i = 0; i < mr; i++) {
         const vint a = v_int_at(x + i * x_row);
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_bf16_dot(c[i][v], a, w[v]);
@@ -79,10 +80,8 @@ ATTN_INLINE void pairs_tile(int mr, int nv, int lines, const struct pairs_strip 
     vf32 c[LINEAR_MR][LINEAR_NV];
     const char *x = s->x, *panel = s->panel, *ahead = s->ahead;
     pairs_begin(mr, nv, s, c);
-    ATTN_NO_UNROLL for (size_t k = 0; k < s->k; k++, x += 4, panel += 4 * VF32_N * nv, ahead += 64 * lines) {
-        ATTN_UNROLL for (int f = 0; f < lines; f++) ATTN_PREFETCH_L2(ahead + 64 * f);
-        pairs_step(mr, nv, x, s->x_row, panel, c);
-    }
+    ATTN_NO_UNROLL for (size_t k = 0; k < s->k; k++, x += 4, panel += 4 * VF32_N * nv, ahead += 64 * lines)
+        pairs_step(mr, nv, lines, x, s->x_row, panel, ahead, c);
     pairs_end(mr, nv, s, c);
 }
 
@@ -165,7 +164,7 @@ ATTN_INLINE void pairs_rounding_tile(int mr, const struct pairs_strip *s) {
         ATTN_NO_UNROLL for (size_t i = next.n / VF32_N; i; i--, left--) {
             v_bf16_store(to, v_load(from));
             ATTN_PREFETCH_L2(from + ahead);
-            pairs_step(mr, LINEAR_NV, x, s->x_row, panel, c);
+            pairs_step(mr, LINEAR_NV, 0, x, s->x_row, panel, NULL, c);
             from += VF32_N;
             to += VF32_N * sizeof(uint16_t);
             x += 4;
@@ -173,7 +172,7 @@ ATTN_INLINE void pairs_rounding_tile(int mr, const struct pairs_strip *s) {
         }
     }
     ATTN_NO_UNROLL for (; left; left--, x += 4, panel += 4 * VF32_N * LINEAR_NV)
-        pairs_step(mr, LINEAR_NV, x, s->x_row, panel, c);
+        pairs_step(mr, LINEAR_NV, 0, x, s->x_row, panel, NULL, c);
     pairs_end(mr, LINEAR_NV, s, c);
 }
 
