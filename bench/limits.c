@@ -192,12 +192,12 @@ double limit_flops(const char *backend, enum limit limit, size_t n_threads, int 
     double seconds = 0;
     for (job.steps = 2048; seconds < pass_seconds;) {
         job.steps *= 2;
-        seconds = team_run(n_threads, 1, flops_part, &job);
+        seconds = team_run(n_threads, 1, TEAM_CPU, flops_part, &job);
         if (seconds < 0) {
             return 0;
         }
     }
-    seconds = team_run(n_threads, passes, flops_part, &job);
+    seconds = team_run(n_threads, passes, TEAM_CPU, flops_part, &job);
     return seconds > 0 ? (double)job.steps * (double)width->limits[limit].flops * (double)n_threads / seconds
                        : 0;
 }
@@ -246,6 +246,6 @@ double limit_read(const void *memory, size_t n_threads, int passes) {
     const uint32_t bundles = attn_cpu_bundles();
     job.read = bundles & ATTN_CPU_AVX512 ? read_512 : bundles & ATTN_CPU_AVX2 ? read_256 : read_128;
 #endif
-    const double seconds = team_run(n_threads, passes, read_part, &job);
+    const double seconds = team_run(n_threads, passes, TEAM_WALL, read_part, &job);
     return seconds > 0 ? (double)LIMITS_READ_BYTES / seconds : 0;
 }

@@ -92,12 +92,13 @@ static const char *stage_entry(const struct entry *entry) {
     return NULL;
 }
 
-/* The limits beside a row; the read bandwidth takes its time, so only where the row is judged by it. */
+/* The limits beside a row; the read bandwidth takes its time, so only where the row is judged by it: several passes, since a
+ * pool's threads spin for some milliseconds after a call. */
 static void measure_limits(const struct entry *entry, double *flops, double *read) {
     const struct setting *s = entry->setting;
 
     *flops = limit_flops(s->backend, row_limit(entry->row, s->backend), s->n_threads, 3);
-    *read = row_read_bound(entry->row) ? limit_read(now.source.base, s->n_threads, 2) : s->read;
+    *read = row_read_bound(entry->row) ? limit_read(now.source.base, s->n_threads, 4) : s->read;
 }
 
 struct round {
@@ -262,7 +263,7 @@ static void start_limits(struct bench *b) {
         struct setting *s = &b->settings[i];
         char key[64], value[160];
 
-        s->read = limit_read(now.source.base, s->n_threads, 3);
+        s->read = limit_read(now.source.base, s->n_threads, 4);
         snprintf(key, sizeof key, "limits/%s/t%zu", s->backend, s->n_threads);
         size_t n = (size_t)snprintf(value, sizeof value, "%s", limit_width(s->backend));
         for (enum limit limit = LIMIT_F32; limit < N_LIMITS; limit++) {

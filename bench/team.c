@@ -10,6 +10,7 @@ struct team {
     void *arg;
     size_t n_members;
     int passes;
+    enum team_timing timing;
     atomic_size_t arrived; /* at all pass starts so far */
     struct member *members;
 };
@@ -17,7 +18,7 @@ struct team {
 struct member {
     struct team *team;
     size_t index;
-    double *seconds; /* of each pass */
+    double *start, *end; /* of each pass */
 };
 
 double team_clock(clockid_t clock) {
@@ -45,12 +46,13 @@ static void meet(struct team *team, size_t times) {
 
 static void *member_run(void *arg) {
     const struct member *m = arg;
+    const clockid_t clock = m->team->timing == TEAM_WALL ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
 
     for (int pass = 0; pass < m->team->passes; pass++) {
         meet(m->team, (size_t)pass + 1);
-        const double start = team_clock(CLOCK_THREAD_CPUTIME_ID);
+        m->start[pass] = team_clock(clock);
         m->team->part(m->team->arg, m->index, m->team->n_members);
-        m->seconds[pass] = team_clock(CLOCK_THREAD_CPUTIME_ID) - start;
+        m->end[pass] = team_clock(clock);
     }
     return NULL;
 }
@@ -59,9 +61,14 @@ static double shortest_pass(const struct team *team) {
     double shortest = -1;
 
     for (int pass = 0; pass < team->passes; pass++) {
-        double longest = 0;
+        double first = team->members[0].start[pass], longest = 0;
+        for (size_t i = 1; i < team->n_members && team->timing == TEAM_WALL; i++) {
+            const double start = team->members[i].start[pass];
+            first = start < first ? start : first;
+        }
         for (size_t i = 0; i < team->n_members; i++) {
-            const double seconds = team->members[i].seconds[pass];
+            const struct member *m = &team->members[i];
+            const double seconds = m->end[pass] - (team->timing == TEAM_WALL ? first : m->start[pass]);
             longest = seconds > longest ? seconds : longest;
         }
         if (shortest < 0 || longest < shortest) {
@@ -71,11 +78,11 @@ static double shortest_pass(const struct team *team) {
     return shortest;
 }
 
-double team_run(size_t n_members, int passes, team_part *part, void *arg) {
+double team_run(size_t n_members, int passes, enum team_timing timing, team_part *part, void *arg) {
     const size_t n_times = n_members * (size_t)passes;
-    struct team team = {.part = part, .arg = arg, .n_members = n_members, .passes = passes};
+    struct team team = {.part = part, .arg = arg, .n_members = n_members, .passes = passes, .timing = timing};
     pthread_t *threads = calloc(n_members, sizeof *threads);
-    double *times = calloc(n_times, sizeof *times);
+    double *times = calloc(2 * n_times, sizeof *times);
     double seconds = -1;
     size_t started = 1;
 
@@ -84,7 +91,8 @@ double team_run(size_t n_members, int passes, team_part *part, void *arg) {
         goto out;
     }
     for (size_t i = 0; i < n_members; i++) {
-        team.members[i] = (struct member){&team, i, times + i * (size_t)passes};
+        double *start = times + 2 * i * (size_t)passes;
+        team.members[i] = (struct member){&team, i, start, start + passes};
     }
     while (started < n_members &&
            pthread_create(&threads[started], NULL, member_run, &team.members[started]) == 0) {

@@ -8,12 +8,17 @@
 typedef void team_part(void *arg, size_t member, size_t n_members);
 
 /*
- * Runs part(arg, member, n_members) in n_members threads (the caller is one) `passes` times, all starting a
- * pass at once. Returns the seconds of the shortest pass, -1 when threads could not be had. A pass is as long
- * as the CPU time of its slowest member: the time that other programs took from it does not count, so a
- * limit stays a limit on a busy machine.
+ * What a pass is timed by: the CPU time of its slowest member, so that what other programs took from it does not count and a
+ * limit stays one on a busy machine; or, where the members share what is measured (memory), the time from the first one's
+ * start to the last one's end: members that take turns on a CPU have the memory for themselves and would seem twice as fast.
  */
-double team_run(size_t n_members, int passes, team_part *part, void *arg);
+enum team_timing { TEAM_CPU, TEAM_WALL };
+
+/*
+ * Runs part(arg, member, n_members) in n_members threads (the caller is one) `passes` times, all starting a
+ * pass at once. Returns the seconds of the shortest pass, -1 when threads could not be had.
+ */
+double team_run(size_t n_members, int passes, enum team_timing timing, team_part *part, void *arg);
 
 /* Seconds of one of the system's clocks. */
 double team_clock(clockid_t clock);
