@@ -29,9 +29,8 @@ enum {
     FEW_KEYS_2 = 6,
     /* P V: rows x vectors of columns. */
     FEW_PV_ROWS = 4,
-    /* One head alone: fewer rows a pass, where a pass can take whole rows of V: a linear read. */
-    FEW_PV_ALONE = 4,
-    /* From so many rows on the other side's turn is asked for, below that the next tile (into L1 or L2: measured). */
+    FEW_PV_LINEAR = 4, /* rows whose passes take whole rows of V */
+    /* From so many rows on the other side's turn is asked for, below that some tiles ahead; up to so many into L1. */
     FEW_TURNS_FROM = 3,
     FEW_NEAR = 0,
     FEW_PV_COLS = 8,

@@ -28,12 +28,11 @@ enum {
     FEW_KEYS_2 = 8,
     /* P V: rows x vectors of columns, 16 accumulators; a line of V is read by one pass only. */
     FEW_PV_ROWS = 8,
-    /* One head alone: fewer rows a pass, where a pass can take whole rows of V: a linear read. */
-    FEW_PV_ALONE = 2,
-    FEW_PAIRS_ALONE = 3, /* of pairs of bf16 */
-    /* From so many rows on the other side's turn is asked for, below that the next tile (into L1 or L2: measured). */
+    FEW_PV_LINEAR = 2,   /* rows whose passes take whole rows of V */
+    FEW_PAIRS_ALONE = 3, /* rows of pairs of bf16 that one head alone takes in a pass */
+    /* From so many rows on the other side's turn is asked for, below that some tiles ahead; up to so many into L1. */
     FEW_TURNS_FROM = 9,
-    FEW_NEAR = 1,
+    FEW_NEAR = 4,
     FEW_PV_COLS = 8,
     FEW_PV_COLS_2 = 8,
     FEW_PV_COLS_3 = 8,

@@ -34,13 +34,17 @@ struct few_block {
     struct few_head head[ATTN_HEADS_MAX];
 };
 
+/* Keys are asked for into L1: more rows' products leave the requests too little time there. */
+ATTN_INLINE int few_near(const struct few_block *b) { return b->t->n_rows <= FEW_NEAR; }
+
 /* ---- What is read next ------------------------------------------------------------------------------- */
 
-/* Of keys or values in rows of `row` bytes; those of head 0 begin at x. Where none is left, for what is at hand anyway. */
-ATTN_INLINE void few_ahead_rows(const struct few_block *b, const char *x, const char *at_hand,
+/* Of keys or values in rows of `row` bytes; those of head 0 begin at x. Where none is left, for what is at hand anyway.
+ * Values are asked for 16 KiB ahead (FEW_PV_BYTES), which is too much for L1. */
+ATTN_INLINE void few_ahead_rows(const struct few_block *b, int values, const char *x, const char *at_hand,
                                 ptrdiff_t stride, size_t row, size_t rows, size_t skip,
                                 struct few_ahead *to) {
-    to->near = b->turns || FEW_NEAR;
+    to->near = b->turns || (!values && few_near(b));
     if (!rows) {
         to->at = at_hand;
         to->end = at_hand + row;
@@ -67,7 +71,7 @@ ATTN_NOINLINE void few_ahead_pages(const struct few_block *b, int values, size_t
     const ptrdiff_t at_hand = values ? attn_v_offset(t, b->first) : attn_k_offset(t, b->first);
     const ptrdiff_t at = key < end ? values ? attn_v_offset(t, key) : attn_k_offset(t, key) : at_hand;
     const size_t left = key < end ? attn_min(end - key, attn_keys_left(t, key)) : 0;
-    few_ahead_rows(b, x + at, x + at_hand, values ? t->v_row : t->k_row, row,
+    few_ahead_rows(b, values, x + at, x + at_hand, values ? t->v_row : t->k_row, row,
                    keys == 1 ? left : attn_ceil_div(left, keys), done % row, to);
 }
 
@@ -83,24 +87,26 @@ ATTN_INLINE void few_ahead_at(const struct few_block *b, int values, size_t key,
     const ptrdiff_t stride = values ? t->v_row : t->k_row;
     const char *x = values ? t->v : t->k;
     if (done) key += done / row;
-    few_ahead_rows(b, x + (ptrdiff_t)key * stride, x + (ptrdiff_t)b->first * stride, stride, row,
+    few_ahead_rows(b, values, x + (ptrdiff_t)key * stride, x + (ptrdiff_t)b->first * stride, stride, row,
                    key < end ? end - key : 0, skip, to);
 }
 
 /*
- * While scores of the tile at j0 are computed for head g, of which keys from `within` on: one head's next tile, or, after
- * the last one, its values; of several heads, which together exceed L1, the values of the whole turn.
+ * While scores of the tile at j0 are computed for head g, of which keys from `within` on: one head's keys some tiles
+ * ahead, or, after the last one, its values; of several heads, which together exceed L1, the values of the whole turn.
  */
 static void few_ahead_scores(const struct few_block *b, size_t j0, size_t g, size_t within,
                              struct few_ahead *to) {
     const struct attn_pool_task *t = b->t;
+    const size_t bytes = few_near(b) ? FEW_NEAR_BYTES : FEW_FAR_BYTES;
+    const size_t at = j0 + attn_max(bytes / b->k_bytes / ATTN_KEY_TILE, 1) * ATTN_KEY_TILE;
     if (b->turns)
         few_ahead_at(b, 1, b->first, b->end,
                      ((j0 - b->first) * t->heads + g * ATTN_KEY_TILE + within) * b->k_bytes, to);
-    else if (j0 + ATTN_KEY_TILE < b->end)
-        few_ahead_at(b, 0, j0 + ATTN_KEY_TILE, b->hi, within * b->k_bytes, to);
+    else if (at < b->end)
+        few_ahead_at(b, 0, at, b->hi, within * b->k_bytes, to);
     else
-        few_ahead_at(b, 1, b->first, b->end, within * b->k_bytes, to);
+        few_ahead_at(b, 1, b->first + (at - b->end), b->end, within * b->k_bytes, to);
 }
 
 /* While P V of keys [from, to) is computed for head g: one head's next values; after them, keys of the next turn. */

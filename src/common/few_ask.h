@@ -9,13 +9,17 @@ enum {
     FEW_MOST = FEW_NV * VF32_N,          /* rows of a block served this way */
 
     /* K and V are read in turns, and each turn starts the processor's prefetchers anew: as long as a chunk for one row,
-     * shorter where more rows' probabilities have to wait (8 KiB in all). */
-    FEW_WAITING = 2048,
+     * shorter where more rows' probabilities have to wait (32 KiB in all; 8 KiB for each of several heads). */
+    FEW_WAITING = 8192,
+    FEW_WAITING_TURNS = 2048,
     FEW_TURN = 64,            /* keys where the other side is asked for meanwhile */
+    FEW_NEAR_BYTES = 1 << 13, /* how far ahead keys are asked for into L1, */
+    FEW_FAR_BYTES = 1 << 14,  /* and into L2 */
     FEW_LINE = ATTN_LINE * 4, /* bytes */
     FEW_PANEL = 16,           /* accumulators of a panel's scores */
     FEW_PAIRS = 1,            /* rows whose chains leave room for a second vector of keys */
-    FEW_PV_KEYS = 64          /* of V at a time for all passes: 32 KiB at d_v = 128, which stays in L1 */
+    FEW_PV_KEYS = 64, /* of V at a time for all passes, or as many as these bytes hold: they stay in L1 */
+    FEW_PV_BYTES = 1 << 14
 };
 
 /*

@@ -113,7 +113,8 @@ static void few_whole(struct few_block *b, const struct pool_range *range, float
 /* Keys a turn. Several heads: as many as keep what is read and what is asked for within half of a usual L2. */
 static size_t few_turn(const struct few_block *b) {
     const struct attn_pool_task *t = b->t;
-    const size_t most = attn_min(FEW_WAITING / b->pitch, b->turns ? FEW_TURN : ATTN_CHUNK);
+    const size_t most = b->turns ? attn_min(FEW_WAITING_TURNS / b->pitch, FEW_TURN)
+                                 : attn_min(FEW_WAITING / b->pitch, ATTN_CHUNK);
     if (b->page_heads) return t->page_rows;
     const size_t fits = t->heads > 1 ? (1 << 18) / (t->heads * (b->k_bytes + b->v_bytes)) : most;
     return attn_max(attn_min(fits, most) / ATTN_KEY_TILE, 1) * ATTN_KEY_TILE;
@@ -131,7 +132,7 @@ static void few_body(const struct attn_pool_task *t) {
     b.pitch = b.by_rows ? pool_lanes(t) : t->n_rows;
     b.p_key = b.by_rows ? b.pitch : 1;
     b.turn = few_turn(&b);
-    b.p_row = b.by_rows ? 1 : b.turn;
+    b.p_row = b.by_rows ? 1 : b.turn + ATTN_LINE; /* rows do not share sets of the cache */
     b.copies = pool_take(&at, ATTN_KEY_TILE * pool_gather_row(t->d_k));
     for (size_t g = 0; g < t->heads; g++) {
         struct few_head *h = &b.head[g];
@@ -139,7 +140,7 @@ static void few_body(const struct attn_pool_task *t) {
         h->v = t->v + (ptrdiff_t)g * t->v_head;
         h->shift = g * t->group;
         h->q = pool_take(&at, t->d_k * b.pitch);
-        h->p = pool_take(&at, b.turn * b.pitch);
+        h->p = pool_take(&at, b.by_rows ? b.turn * b.pitch : b.p_row * b.pitch);
         h->st = few_state_at(&b, &at);
         few_pack(&b, h);
     }
@@ -173,7 +174,8 @@ static void few_merge_body(const struct attn_pool_task *t, size_t n_chunks, size
 static size_t few_scratch(const struct attn_pool_size *z) {
     const size_t d_k = z->d_k, d_v = z->d_v, heads = z->heads;
     const size_t state = FEW_MOST * (2 + few_up(d_v)) + 3 * ATTN_PANEL_UNIT;
-    return (heads * (FEW_MOST * d_k + FEW_WAITING + 2 * ATTN_PANEL_UNIT + 2 * state) +
+    const size_t waiting = (heads > 1 ? FEW_WAITING_TURNS : FEW_WAITING) + FEW_ROWS * ATTN_LINE;
+    return (heads * (FEW_MOST * d_k + waiting + 2 * ATTN_PANEL_UNIT + 2 * state) +
             ATTN_KEY_TILE * pool_gather_row(d_k)) *
            sizeof(float);
 }

@@ -35,76 +35,74 @@ ATTN_INLINE size_t few_pass_rows(size_t most, size_t left) {
     return most;
 }
 
-/* Rows are split between passes before columns are: the first pass of a single head is a linear read then. Not where each
- * pass would convert the values anew. */
-ATTN_INLINE int few_splits(const struct few_block *b) {
-    return (int)FEW_PV_ALONE < (int)FEW_PV_ROWS && !b->turns && b->t->v_type == ATTN_F32;
+/* Where whole rows of V fit a pass, the first one is a linear read, which nothing else is as fast as; not for so many rows that
+ * the products set the pace, nor where each pass would convert the values anew. */
+ATTN_INLINE int few_linear(const struct few_block *b) {
+    return FEW_PV_LINEAR < FEW_PV_ROWS && !b->turns && b->t->v_type == ATTN_F32 && b->t->n_rows < FEW_PV_ROWS;
 }
-
 ATTN_INLINE size_t few_pass_most(const struct few_block *b) {
-    return b->turns || b->t->v_type != ATTN_F32 ? FEW_PV_ROWS : FEW_PV_ALONE;
+    return few_pass_rows(few_linear(b) ? FEW_PV_LINEAR : FEW_PV_ROWS, b->t->n_rows);
 }
 
-/* P V of keys [from, to). Columns outside, rows inside: each line of V is read by one pass after the other. */
+static const size_t few_pass_cols[] = {0, FEW_PV_COLS, FEW_PV_COLS_2, 0, FEW_PV_COLS_4, 0,
+                                       0, 0,           FEW_PV_COLS_8};
+
+/* P V of keys [from, to), which are read again for rows beyond those of a pass. */
 static void few_values_keys(const struct few_block *b, size_t g, size_t from, size_t to, int asks) {
-    static const size_t cols_of[] = {0, FEW_PV_COLS, FEW_PV_COLS_2, 0, FEW_PV_COLS_4, 0, 0, 0, FEW_PV_COLS_8};
     const struct attn_pool_task *t = b->t;
     const struct few_head *h = &b->head[g];
-    const size_t most = few_pass_rows(few_pass_most(b), t->n_rows);
-    const size_t cols = cols_of[most] * VF32_N;
+    const size_t most = few_pass_most(b), cols = few_pass_cols[most] * VF32_N;
     const char *v = h->v + attn_v_offset(t, from);
     struct few_ahead ahead;
     few_ahead_values(b, g, from, to, &ahead);
-    for (size_t c = 0; c < t->d_v;) {
-        const size_t n = c + cols <= t->d_v ? cols : attn_min(VF32_N, t->d_v - c);
-        for (size_t r = 0; r < t->n_rows;) {
-            const size_t rows = few_pass_rows(most, t->n_rows - r);
-            struct few_pass w = {.n = to - from,
-                                 .v = v + few_at(t->v_type, c),
-                                 .at = c % 32,
-                                 .p = h->p + (from - b->first) * b->p_key + r * b->p_row,
-                                 .v_row = t->v_row,
-                                 .p_key = b->p_key,
-                                 .p_row = b->p_row,
-                                 .o_row = b->columns,
-                                 .o = h->st.o + r * b->columns + c,
-                                 .ahead = &ahead};
-            if (n == cols && rows == most) {
-                struct few_ahead lines = ahead;
-                if (!asks || (r && !few_splits(b)) || r >= 4 * most) {
-                    few_pass_of(t->v_type, rows, &w, 0);
-                } else if (few_splits(b) &&
-                           t->n_rows > most) { /* each pass asks for two lines of every row */
-                    lines.at += r * FEW_LINE;
-                    lines.end = lines.at + 2 * FEW_LINE;
-                    lines.gap = lines.stride - 2 * FEW_LINE;
-                    lines.near = 0;
-                    w.ahead = &lines;
-                    few_pass_of(t->v_type, rows, &w, 2);
-                } else {
-                    few_pass_of(t->v_type, rows, &w, 8);
-                }
-            } else { /* a pass of fewer rows could take more columns, but the others set the pace */
-                for (size_t i = 0; i < n; i += VF32_N, w.o += VF32_N) {
-                    w.v = v + few_at(t->v_type, c + i);
-                    w.at = (c + i) % 32;
-                    few_tail_of(t->v_type, rows, &w, attn_min(VF32_N, n - i));
-                }
-            }
-            r += rows;
+    for (size_t r = 0; r < t->n_rows;) {
+        const size_t rows = few_pass_rows(most, t->n_rows - r);
+        struct few_pass w = {.n = to - from,
+                             .blocks = rows == most ? t->d_v / cols : 0,
+                             .v = v,
+                             .p = h->p + (from - b->first) * b->p_key + r * b->p_row,
+                             .v_row = t->v_row,
+                             .p_key = b->p_key,
+                             .p_row = b->p_row,
+                             .o_row = b->columns,
+                             .o = h->st.o + r * b->columns,
+                             .ahead = &ahead};
+        struct few_ahead lines = ahead;
+        int how = asks && !r;
+        if (asks && few_linear(b) && t->n_rows > most) { /* each pass asks for two lines of every row */
+            lines.at += r * FEW_LINE;
+            lines.end = lines.at + 2 * FEW_LINE;
+            lines.gap = lines.stride - 2 * FEW_LINE;
+            w.ahead = &lines;
+            how = 2;
         }
-        c += n;
+        if (w.blocks) few_pass_of(t->v_type, rows, &w, how);
+        /* a pass of fewer rows could take more columns, but the others set the pace */
+        for (size_t c = w.blocks * cols; c < t->d_v; c += VF32_N) {
+            w.v = v + few_at(t->v_type, c);
+            w.at = c % 32;
+            w.o = h->st.o + r * b->columns + c;
+            few_tail_of(t->v_type, rows, &w, attn_min(VF32_N, t->d_v - c));
+        }
+        r += rows;
     }
+}
+
+/* Keys whose values stay in L1 while several passes read them. */
+ATTN_INLINE size_t few_values_at_once(const struct few_block *b) {
+    const size_t fits = FEW_PV_BYTES / b->v_bytes;
+    return attn_max(fits - fits % ATTN_KEY_TILE, ATTN_KEY_TILE);
 }
 
 /* P V of what waits up to key `to`. A single pass is a linear read, which needs no pieces and no asking, but of pages. */
 static void few_values(struct few_block *b, size_t g, size_t to, int asks) {
     const struct attn_pool_task *t = b->t;
     struct few_head *h = &b->head[g];
-    const int passes = b->turns || t->pages || t->n_rows > few_pass_most(b) || t->d_v > FEW_PV_COLS * VF32_N;
+    const size_t most = few_pass_most(b);
+    const int passes = b->turns || t->pages || t->n_rows > most || t->d_v > few_pass_cols[most] * VF32_N;
     while (h->from < to) {
         const size_t left = attn_min(to - h->from, attn_keys_left(t, h->from));
-        const size_t next = h->from + (passes ? attn_min(left, FEW_PV_KEYS) : left);
+        const size_t next = h->from + (passes ? attn_min(left, few_values_at_once(b)) : left);
         few_values_keys(b, g, h->from, next, passes && asks);
         h->from = next;
     }
@@ -143,20 +141,21 @@ ATTN_NOINLINE void few_keys_copy(const struct few_block *b, const struct few_hea
         return;
     }
     pool_gather_k(&t, j, j + w->n, j, b->copies, row);
+    if (w->n < VF32_N) memset(b->copies + w->n * row, 0, (VF32_N - w->n) * row * sizeof *b->copies);
     w->k_row = (ptrdiff_t)(row * sizeof(float));
 }
 
-/* Keys [j, end) of the tile at hand: where they lie, or copied: those of several pages, and those of another type where the
- * kernels do not take it (`as_f32`, or not all of a vector of keys). */
+/* Keys [j, end) of the tile at hand, `all` of which a kernel reads: where they lie, or copied: those of several pages, fewer
+ * than all, and those of another type where the kernel does not take it (as_f32). */
 ATTN_INLINE void few_keys_at(const struct few_block *b, const struct few_head *h, size_t j, size_t end,
-                             int as_f32, struct few_scores *w) {
+                             size_t all, int as_f32, struct few_scores *w) {
     const struct attn_pool_task *t = b->t;
     w->k = h->k + attn_k_offset(t, j);
     w->k_row = t->k_row;
     w->n = end - j;
     w->type = t->k_type;
-    if (ATTN_UNLIKELY((!t->panels && attn_keys_left(t, j) < w->n) ||
-                      (t->k_type != ATTN_F32 && (as_f32 || w->n < VF32_N))))
+    if (ATTN_UNLIKELY(w->n < all || (!t->panels && attn_keys_left(t, j) < w->n) ||
+                      (t->k_type != ATTN_F32 && as_f32)))
         few_keys_copy(b, h, j, w);
 }
 
@@ -192,7 +191,7 @@ static void few_scores(struct few_block *b, size_t g, size_t j0, size_t j, size_
     struct few_scores w = {.d_k = t->d_k, .q = h->q, .s_row = b->p_row, .panel = t->panels};
     if (b->by_rows || t->panels) few_ahead_scores(b, j0, g, 0, &w.ahead);
     if (b->by_rows) {
-        few_keys_at(b, h, j, end, 1, &w);
+        few_keys_at(b, h, j, end, 0, 1, &w);
         w.s = h->p + (j - b->first) * b->p_key;
         few_scores_rows(b, &w);
         return;
@@ -208,7 +207,7 @@ static void few_scores(struct few_block *b, size_t g, size_t j0, size_t j, size_
         const size_t from = attn_max(j, at), to = attn_min(end, at + VF32_N);
         float part[FEW_ROWS * VF32_N];
         if (from >= to) continue; /* the caller hides these keys */
-        few_keys_at(b, h, from, to, 0, &w);
+        few_keys_at(b, h, from, to, VF32_N, 0, &w);
         few_ahead_scores(b, j0, g, at - j0, &w.ahead);
         if (w.n == VF32_N) {
             if (few_pairs(t->n_rows, w.type) && from + 2 * VF32_N <= b->end &&

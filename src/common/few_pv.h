@@ -4,9 +4,9 @@
 
 #include "few_tile.h"
 
-/* One pass of P V over n keys; rows of p and o are p_key and o_row apart. */
+/* Passes of P V over n keys, one for each of `blocks` blocks of columns; rows of p and o are p_key and o_row apart. */
 struct few_pass {
-    size_t n;
+    size_t n, blocks;
     const char *v; /* of block formats: the block of the pass's first column, which is column `at` of it */
     size_t at;
     const float *p;
@@ -120,26 +120,36 @@ ATTN_INLINE void few_pv_blocks(const struct few_pass *w, int rows, int cols, att
 
 /* ---- Variants -------------------------------------------------------------------------------------- */
 
-/* lines: 0, 2, or those of the columns that a pass takes. */
+/* To the next block of columns. */
+ATTN_INLINE void few_pass_next(struct few_pass *w, attn_dtype type, int cols) {
+    const size_t at = (few_is_block(type) ? w->at : 0) + (size_t)cols * VF32_N;
+    w->v += few_at(type, at);
+    w->at = at % 32;
+    w->o += cols * VF32_N;
+}
+
 #define FEW_PV(rows, cols)                                                                \
-    ATTN_NOINLINE void few_pv_##rows(const struct few_pass *w, int lines) {               \
+    ATTN_NOINLINE void few_pv_##rows(const struct few_pass *all, int asks) {              \
         enum { R = (rows) <= FEW_PV_ROWS ? rows : 1, LINES = (cols)*VF32_N / ATTN_LINE }; \
-        if (w->p_row == 1)                                                                \
-            few_pv_lines(w, R, cols, 1, lines, LINES);                                    \
-        else                                                                              \
-            few_pv_lines(w, R, cols, w->p_row, lines, LINES);                             \
+        struct few_pass w = *all;                                                         \
+        for (size_t i = 0; i < all->blocks; i++, few_pass_next(&w, ATTN_F32, cols)) {     \
+            if (w.p_row == 1)                                                             \
+                few_pv_lines(&w, R, cols, 1, asks, LINES);                                \
+            else                                                                          \
+                few_pv_lines(&w, R, cols, w.p_row, asks, LINES);                          \
+        }                                                                                 \
     }                                                                                     \
     ATTN_NOINLINE void few_pv_tail_##rows(const struct few_pass *w, size_t tail) {        \
         few_pv(w, (rows) <= FEW_PV_ROWS ? rows : 1, 1, w->p_row, 0, tail);                \
     }
-ATTN_INLINE void few_pv_lines(const struct few_pass *w, int rows, int cols, size_t p_row, int lines,
-                              int all) {
-    if (lines == 0)
-        few_pv(w, rows, cols, p_row, 0, 0);
-    else if (lines == 2)
+ATTN_INLINE void few_pv_lines(const struct few_pass *w, int rows, int cols, size_t p_row, int asks,
+                              int lines) {
+    if (asks == 2)
         few_pv(w, rows, cols, p_row, 2, 0);
+    else if (asks)
+        few_pv(w, rows, cols, p_row, lines, 0);
     else
-        few_pv(w, rows, cols, p_row, all, 0);
+        few_pv(w, rows, cols, p_row, 0, 0);
 }
 FEW_PV(1, FEW_PV_COLS)
 FEW_PV(2, FEW_PV_COLS_2)
@@ -156,12 +166,15 @@ ATTN_INLINE void few_pv_typed(const struct few_pass *w, int rows, int cols, attn
         few_pv_blocks(w, rows, cols, type, 0, w->p_row, asks);
 }
 #define FEW_PV_TYPED(name, type, rows, cols)                                                \
-    ATTN_NOINLINE void few_pv_##name##_##rows(const struct few_pass *w, int lines) {        \
+    ATTN_NOINLINE void few_pv_##name##_##rows(const struct few_pass *all, int asks) {       \
         enum { R = (rows) <= FEW_PV_ROWS ? rows : 1 };                                      \
-        if (lines)                                                                          \
-            few_pv_typed(w, R, cols, type, 1, 0);                                           \
-        else                                                                                \
-            few_pv_typed(w, R, cols, type, 0, 0);                                           \
+        struct few_pass w = *all;                                                           \
+        for (size_t i = 0; i < all->blocks; i++, few_pass_next(&w, type, cols)) {           \
+            if (asks)                                                                       \
+                few_pv_typed(&w, R, cols, type, 1, 0);                                      \
+            else                                                                            \
+                few_pv_typed(&w, R, cols, type, 0, 0);                                      \
+        }                                                                                   \
     }                                                                                       \
     ATTN_NOINLINE void few_pv_tail_##name##_##rows(const struct few_pass *w, size_t tail) { \
         few_pv_typed(w, (rows) <= FEW_PV_ROWS ? rows : 1, 1, type, 0, tail);                \
@@ -191,7 +204,7 @@ FEW_PV_TYPE(q4_0, ATTN_Q4_0)
     case ATTN_Q4_0: FEW_PV_ROWS_OF(name##_q4_0) break; \
     default: FEW_PV_ROWS_OF(name) break;               \
     }
-/* n: lines that are asked for; columns of the tail. */
+/* n: 1: it asks for as much as it reads, 2: for two lines of a row; columns of the tail. */
 static void few_pass_of(attn_dtype type, size_t rows, const struct few_pass *w, int n) {
     FEW_PV_DISPATCH(few_pv)
 }

@@ -48,61 +48,55 @@ ATTN_INLINE void few_rows(int keys, int nv, int panel, const float *k, ptrdiff_t
     }
 }
 
-/* a[g] = fma(q[i][g], column i of the keys x, a[g]) for ascending i in [0, n): x holds VF32_N keys, a row each. What is
- * next is asked for in between: a burst of requests is dropped where the queue of misses is full, and the fence keeps the
- * compiler from making one. bytes: of what is read in a step. */
-ATTN_INLINE void few_columns_step(int rows, size_t n, const float *q, vf32 x[VF32_N], vf32 a[FEW_ROWS],
-                                  int bytes, struct few_ahead *ahead) {
-    v_transpose(x);
-    ATTN_UNROLL for (int i = 0; i < VF32_N; i++) {
-        if ((size_t)i >= n) break;
+/* Columns of VF32_N keys that are loaded at once: of values of two bytes two a vector. */
+ATTN_INLINE int few_columns_once(attn_dtype type) {
+    return type == ATTN_F32 ? VF32_COLUMNS : 2 * VF32_COLUMNS;
+}
+
+/* a[g] = fma(q[i][g], column i of the keys, a[g]) for ascending i in [0, n), n <= few_columns_once(): k holds VF32_N keys, a
+ * row each. What is next is asked for in between: a burst of requests is dropped where the queue of misses is full, and the
+ * fence keeps the compiler from making one. */
+ATTN_INLINE void few_columns_step(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, size_t n,
+                                  const float *q, vf32 a[FEW_ROWS], struct few_ahead *ahead) {
+    const int columns = few_columns_once(type);
+    vf32 x[VF32_COLUMNS];
+    vcolumns y[VF32_COLUMNS];
+    if (type == ATTN_F32)
+        v_load_columns(k, k_row, x);
+    else if (type == ATTN_F16)
+        v_load_columns_f16(k, k_row, y);
+    else
+        v_load_columns_bf16(k, k_row, y);
+    ATTN_UNROLL for (int i = 0; i < 2 * VF32_COLUMNS; i++) {
+        if (i >= columns || (size_t)i >= n) break;
         if (ahead && i % 4 == 0) {
-            few_ask_of(ahead, bytes, i / 4, VF32_N / 4);
+            few_ask_of(ahead, VF32_N * VF32_COLUMNS * 4, i / 4, columns / 4);
             ATTN_FENCE();
         }
-        ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_fma(v_set1(q[i * rows + g]), x[i], a[g]);
+        const vf32 e = type == ATTN_F32   ? x[i % VF32_COLUMNS]
+                       : type == ATTN_F16 ? v_column_f16(y[i / 2], i % 2)
+                                          : v_column_bf16(y[i / 2], i % 2);
+        ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_fma(v_set1(q[i * rows + g]), e, a[g]);
     }
 }
 
 /*
- * Scores of `rows` rows against VF32_N keys from k on (n of them exist; all where the type is not f32), keys in the lanes:
- * q[d][rows], s[row][s_row]. Blocks of VF32_N x VF32_N are transposed in registers, then each column is one multiply-add for
- * each row.
+ * Scores of `rows` rows against VF32_N keys from k on, keys in the lanes: q[d][rows], s[row][s_row]. Some columns of them are
+ * transposed in registers at a time, then each is one multiply-add for each row.
  */
-ATTN_INLINE void few_columns(int rows, const float *k, ptrdiff_t k_row, size_t d_k, size_t n, const float *q,
-                             struct few_ahead *ahead, float *s, size_t s_row) {
+ATTN_INLINE void few_columns(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, size_t d_k,
+                             const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
+    enum { PART = VF32_COLUMNS * 4 }; /* bytes that are loaded of a row */
+    const size_t columns = (size_t)few_columns_once(type), size = PART / columns;
     vf32 a[FEW_ROWS];
-    ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_zero();
     size_t d = 0;
-    for (; d + VF32_N <= d_k; d += VF32_N) {
-        vf32 x[VF32_N];
-        ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
-            (size_t)i < n ? v_load(k + i * k_row + d) : v_zero();
-        few_columns_step(rows, VF32_N, q + d * (size_t)rows, x, a, VF32_N * VF32_N * 4, ahead);
-    }
-    if (d < d_k) {
-        vf32 x[VF32_N];
-        ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] =
-            (size_t)i < n ? v_load_tail(k + i * k_row + d, d_k - d) : v_zero();
-        few_columns_step(rows, d_k - d, q + d * (size_t)rows, x, a, 0, NULL);
-    }
-    ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
-}
-
-ATTN_INLINE void few_columns_halves(int rows, attn_dtype type, const char *k, ptrdiff_t k_row, size_t d_k,
-                                    const float *q, struct few_ahead *ahead, float *s, size_t s_row) {
-    vf32 a[FEW_ROWS];
     ATTN_UNROLL for (int g = 0; g < rows; g++) a[g] = v_zero();
-    size_t d = 0;
-    for (; d + VF32_N <= d_k; d += VF32_N, k += 2 * VF32_N) {
-        vf32 x[VF32_N];
-        ATTN_UNROLL for (int i = 0; i < VF32_N; i++) x[i] = typed_load(type, k + i * k_row, 0);
-        few_columns_step(rows, VF32_N, q + d * (size_t)rows, x, a, VF32_N * VF32_N * 2, ahead);
-    }
+    for (; d + columns <= d_k; d += columns, k += PART)
+        few_columns_step(rows, type, k, k_row, columns, q + d * (size_t)rows, a, ahead);
     if (d < d_k) {
-        vf32 x[VF32_N];
-        for (int i = 0; i < VF32_N; i++) x[i] = typed_load_tail(type, k + i * k_row, 0, d_k - d);
-        few_columns_step(rows, d_k - d, q + d * (size_t)rows, x, a, 0, NULL);
+        char part[VF32_N][PART] = {{0}};
+        for (int i = 0; i < VF32_N; i++) memcpy(part[i], k + i * k_row, (d_k - d) * size);
+        few_columns_step(rows, type, part[0], PART, d_k - d, q + d * (size_t)rows, a, NULL);
     }
     ATTN_UNROLL for (int g = 0; g < rows; g++) v_store(s + (size_t)g * s_row, a[g]);
 }
@@ -131,7 +125,7 @@ ATTN_INLINE void few_panel(int rows, int vectors, attn_dtype type, int asks, con
 /* ---- Variants -------------------------------------------------------------------------------------- */
 
 struct few_scores {
-    attn_dtype type; /* f32 where rows are the lanes */
+    attn_dtype type; /* f32 where rows are the lanes or the keys are no whole vector */
     const char *k;
     const float *q;
     ptrdiff_t k_row; /* bytes */
@@ -143,21 +137,17 @@ struct few_scores {
 };
 
 /* One function a number of rows and a type. */
-#define FEW_COLUMNS(rows, r)                                                                             \
-    ATTN_NOINLINE void few_columns_##rows(const struct few_scores *w) {                                  \
-        struct few_ahead ahead = w->ahead;                                                               \
-        few_columns(r, typed_f32(w->k), w->k_row / (ptrdiff_t)sizeof(float), w->d_k, w->n, w->q, &ahead, \
-                    w->s, w->s_row);                                                                     \
-    }                                                                                                    \
-    FEW_COLUMNS_OF(halves, f16, ATTN_F16, rows, r)                                                       \
-    FEW_COLUMNS_OF(halves, bf16, ATTN_BF16, rows, r)                                                     \
-    FEW_PANEL_OF(few_panel, ATTN_F32, rows, r)                                                           \
-    FEW_PANEL_OF(few_panel_f16, ATTN_F16, rows, r)                                                       \
+#define FEW_COLUMNS(rows, r)                                          \
+    FEW_COLUMNS_OF(few_columns, few_columns, ATTN_F32, rows, r)       \
+    FEW_COLUMNS_OF(few_columns_f16, few_columns, ATTN_F16, rows, r)   \
+    FEW_COLUMNS_OF(few_columns_bf16, few_columns, ATTN_BF16, rows, r) \
+    FEW_PANEL_OF(few_panel, ATTN_F32, rows, r)                        \
+    FEW_PANEL_OF(few_panel_f16, ATTN_F16, rows, r)                    \
     FEW_PANEL_OF(few_panel_bf16, ATTN_BF16, rows, r)
-#define FEW_COLUMNS_OF(kind, name, type, rows, r)                                          \
-    ATTN_NOINLINE void few_columns_##name##_##rows(const struct few_scores *w) {           \
-        struct few_ahead ahead = w->ahead;                                                 \
-        few_columns_##kind(r, type, w->k, w->k_row, w->d_k, w->q, &ahead, w->s, w->s_row); \
+#define FEW_COLUMNS_OF(name, kernel, type, rows, r)                            \
+    ATTN_NOINLINE void name##_##rows(const struct few_scores *w) {             \
+        struct few_ahead ahead = w->ahead;                                     \
+        kernel(r, type, w->k, w->k_row, w->d_k, w->q, &ahead, w->s, w->s_row); \
     }
 #define FEW_PANEL_OF(name, type, rows, r)                                                               \
     ATTN_NOINLINE void name##_##rows(const struct few_scores *w) {                                      \

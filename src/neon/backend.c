@@ -7,6 +7,7 @@
 #include "vec.h"
 #include "vec64.h"
 #include "load.h"
+#include "columns.h"
 #include "fields.h"
 #include "tile.h"
 #include "ukernel.h"

@@ -1,4 +1,5 @@
 #include "avx2/vec64.h"
+#include "avx2/columns.h"
 
 #include "vec/vec_test.h"
 

@@ -1,4 +1,5 @@
 #include "avx512/vec64.h"
+#include "avx512/columns.h"
 
 #include "vec/vec_test.h"
 

@@ -1,4 +1,5 @@
 #include "neon/vec64.h"
+#include "neon/columns.h"
 
 #include "vec/vec_test.h"
 
