@@ -139,15 +139,36 @@ ATTN_INLINE vint v_bf16_pairs(vf32 a, vf32 b) {
                                            7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, v_bf16_both(a, b));
 }
-/* 2^x within 2^-18.3 of itself, 1 at 0, for x <= 64 and NaN: for what becomes bf16. Minimax on [0, 1) but for the 1. */
-ATTN_INLINE vf32 v_exp2_short(vf32 x) {
-    const vf32 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-    vf32 u = v_fma(v_set1(0x1.b7f73p-7f), f, v_set1(0x1.abf868p-5f));
-    u = v_fma(u, f, v_set1(0x1.ee245p-3f));
-    u = v_fma(u, f, v_set1(0x1.62d6c6p-1f));
-    return _mm512_scalef_ps(v_fma(u, f, v_set1(1.0f)), x);
+/* 2^x within 2^-20.6 of itself, 1 at 0, for x <= 64 and NaN: for what becomes bf16. A polynomial for each sixteenth, minimax
+ * but for its first coefficient: two multiply-adds, where one for all takes three for 2^-13 and four for 2^-18. */
+struct exp2_short {
+    float p[3][VF32_N]; /* highest power first */
+    float up;           /* brings sixteenths to the lowest bits */
+    float lowest;       /* the least visible score */
+};
+static const struct exp2_short exp2_short __attribute__((aligned(64))) = {
+    .p = {{0x1.f5f7cp-3f, 0x1.06188cp-2f, 0x1.11b32ap-2f, 0x1.1dd14ep-2f, 0x1.2a78cap-2f, 0x1.37afbp-2f,
+           0x1.457c5ep-2f, 0x1.53e574p-2f, 0x1.62f1dep-2f, 0x1.72a8d8p-2f, 0x1.8311fp-2f, 0x1.943506p-2f,
+           0x1.a61a58p-2f, 0x1.b8ca7ep-2f, 0x1.cc4e74p-2f, 0x1.e0af9cp-2f},
+          {0x1.62d7d8p-1f, 0x1.728daap-1f, 0x1.82f58cp-1f, 0x1.94176p-1f, 0x1.a5fb62p-1f, 0x1.b8aa2ap-1f,
+           0x1.cc2cb2p-1f, 0x1.e08c5cp-1f, 0x1.f5d2fp-1f, 0x1.060554p+0f, 0x1.119f18p+0f, 0x1.1dbc58p+0f,
+           0x1.2a62e6p+0f, 0x1.3798d6p+0f, 0x1.45648p+0f, 0x1.53cc88p+0f},
+          {0x1p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f, 0x1.3dea64p+0f,
+           0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+           0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f}},
+    .up = 0x1.8p19f,
+    .lowest = -FLT_MAX,
+};
+ATTN_INLINE vf32 v_exp2_short_with(const struct exp2_short *c, vf32 x) {
+    const vf32 f = _mm512_reduce_ps(x, 4 << 4 | _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __m512i i =
+        _mm512_castps_si512(v_add(v_sub(x, f), v_set1(c->up))); /* sixteenths in the lowest bits */
+    vf32 u = v_fma(_mm512_permutexvar_ps(i, v_load(c->p[0])), f, _mm512_permutexvar_ps(i, v_load(c->p[1])));
+    u = v_fma(u, f, _mm512_permutexvar_ps(i, v_load(c->p[2])));
+    return _mm512_scalef_ps(u, x);
 }
 ATTN_INLINE void v_bf16_store_two(void *p, vf32 a, vf32 b) { _mm512_storeu_si512(p, v_bf16_both(a, b)); }
+ATTN_INLINE vf32 v_exp2_short(vf32 x) { return v_exp2_short_with(&exp2_short, x); }
 ATTN_INLINE void v_bf16_store(void *p, vf32 x) {
     _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x));
 }

@@ -5,8 +5,7 @@
 #ifndef ATTN_PAIRS_TILE_H
 #define ATTN_PAIRS_TILE_H
 
-#include "pairs_gather.h"
-#include "pool_block.h"
+#include "pairs_run.h"
 
 /* Values are read by both that see a pair and that see one of it, or none: P V of all is one pass. */
 enum { POOL_APART = 0 };
@@ -66,17 +65,11 @@ ATTN_INLINE void pairs_qk(int keys, int nv, size_t lanes, const char *k, ptrdiff
     }
 }
 
-ATTN_INLINE vf32 pairs_scale(const struct attn_pool_task *t) { return v_set1(t->scale * ATTN_LOG2E); }
-
 ATTN_INLINE void pairs_scale_all(const struct attn_pool_task *t, int keys, int nv, vf32 c[QK_KEYS][POOL_NV]) {
     const vf32 scale = pairs_scale(t);
     ATTN_UNROLL for (int i = 0; i < keys; i++) {
         ATTN_UNROLL for (int v = 0; v < nv; v++) c[i][v] = v_mul(c[i][v], scale);
     }
-}
-
-ATTN_INLINE const char *pairs_key(const struct pool_block *b, size_t j) {
-    return b->keys.k + (ptrdiff_t)(j - b->keys.from) * b->keys.k_row;
 }
 
 ATTN_INLINE void pairs_scores_step(const struct pool_block *b, int keys, int nv, const char *k,
@@ -114,51 +107,6 @@ ATTN_INLINE void pool_keep(const struct pool_block *b, size_t row, int g, size_t
     (void)s;
     v_pairs_store(p, v_bf16_pairs(e[0], e[1]));
     v_pairs_store(p + b->lanes, v_bf16_pairs(e[2], e[3]));
-}
-
-/* ---- Tiles that all rows see whole -------------------------------------------------------------------- */
-
-/* Scores in registers to pairs of probabilities in rows of p, and the tree of their sum over neighbours. */
-ATTN_INLINE void pairs_exp_step(int nv, vf32 c[QK_KEYS][POOL_NV], const float *m, float *p, float *sum) {
-    enum { HALF = QK_KEYS - 4 };
-    const vf32 lowest = v_set1(-FLT_MAX);
-    ATTN_UNROLL for (int v = 0; v < nv; v++) {
-        const vf32 mv = v_load(m + v * VF32_N);
-        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i += 2) {
-            c[i][v] = v_exp2_short(v_sub(v_max(lowest, c[i][v]), mv));
-            c[i + 1][v] = v_exp2_short(v_sub(v_max(lowest, c[i + 1][v]), mv));
-            v_pairs_store(p + (i / 2 * nv + v) * VF32_N, v_bf16_pairs(c[i][v], c[i + 1][v]));
-        }
-        vf32 tree = v_add(v_add(c[0][v], c[1][v]), v_add(c[2][v], c[3][v]));
-        if (QK_KEYS == 8)
-            tree =
-                v_add(tree, v_add(v_add(c[HALF][v], c[HALF + 1][v]), v_add(c[HALF + 2][v], c[HALF + 3][v])));
-        v_store(sum + v * VF32_N, tree);
-    }
-}
-
-/* QK_KEYS keys from j on, which all rows see. Returns whether a row's maximum moves; otherwise their probabilities stand in
- * p, and the tree of their sum in sum. */
-ATTN_INLINE int pairs_step_nv(const struct pool_block *b, int nv, size_t j, const float *m, float *p,
-                              float *sum) {
-    enum { LINE = 2 * ATTN_LINE }; /* columns */
-    const struct attn_pool_task *t = b->t;
-    const size_t lanes = (size_t)nv * VF32_N;
-    const ptrdiff_t k_row = b->keys.k_row;
-    const char *k = pairs_key(b, j), *next = k + ATTN_KEY_TILE * k_row;
-    const float *q = b->q;
-    vf32 c[QK_KEYS][POOL_NV];
-    size_t d = 0;
-    pool_zero(QK_KEYS, nv, c);
-    for (; d + LINE <= t->d_k; d += LINE, q += ATTN_LINE * lanes) {
-        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) ATTN_PREFETCH_L1(next + i * k_row + 2 * d);
-        pairs_qk(QK_KEYS, nv, lanes, k + 2 * d, k_row, ATTN_LINE, q, c);
-    }
-    if (d < t->d_k) pairs_qk(QK_KEYS, nv, lanes, k + 2 * d, k_row, (t->d_k - d + 1) / 2, q, c);
-    pairs_scale_all(t, QK_KEYS, nv, c);
-    if (ATTN_UNLIKELY(pool_moves(nv, c, m))) return 1;
-    pairs_exp_step(nv, c, m, p, sum);
-    return 0;
 }
 
 /* ---- P V --------------------------------------------------------------------------------------------------- */
@@ -224,10 +172,6 @@ ATTN_INLINE void pairs_pv_nv(const struct pool_block *b, int nv, int hides, size
                                          float *s) {                                                     \
         pairs_scores_nv(b, (nv) <= POOL_NV ? nv : 1, at, j, n, s);                                       \
     }                                                                                                    \
-    ATTN_NOINLINE int pairs_step_##nv(const struct pool_block *b, size_t j, const float *m, float *p,    \
-                                      float *sum) {                                                      \
-        return pairs_step_nv(b, (nv) <= POOL_NV ? nv : 1, j, m, p, sum);                                 \
-    }                                                                                                    \
     ATTN_NOINLINE void pairs_pv_##nv(const struct pool_block *b, size_t at, const char *x, size_t pairs, \
                                      const float *p, float *o) {                                         \
         pairs_pv_nv(b, (nv) <= POOL_NV ? nv : 1, 0, at, x, pairs, p, o);                                 \
@@ -239,28 +183,6 @@ PAIRS_POOL_VARIANT(4)
 
 static void pool_products(const struct pool_block *b, struct pool_vectors u, size_t j, size_t n, float *s) {
     POOL_DISPATCH(u.n, , pairs_scores, b, (size_t)u.first * VF32_N, j, n, s)
-}
-
-/* No tile waits here. */
-typedef float *pool_waiting;
-static void pool_settle(const struct pool_block *b, pool_waiting *w, const float *m, float *l) {
-    (void)b, (void)w, (void)m, (void)l;
-}
-
-/* A tile that all rows see whole. Returns 0 where some row's maximum moves (always in a row's first tile): then nothing but
- * p has changed, and the caller takes the long way. */
-static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, const float *m, float *l,
-                     size_t row) {
-    float sum[POOL_STEPS][POOL_NV * VF32_N];
-    (void)w;
-    for (size_t i = 0; i < POOL_STEPS; i++) {
-        float *p = b->p + (row + i * QK_KEYS) / 2 * b->lanes;
-        int moves;
-        POOL_DISPATCH(b->lanes / VF32_N, moves =, pairs_step, b, j + i * QK_KEYS, m, p, sum[i])
-        if (ATTN_UNLIKELY(moves)) return 0;
-    }
-    pool_sum_steps(b, sum, l);
-    return 1;
 }
 
 /* P V of keys [j, j + n), n <= POOL_KEYS, and of one before and behind where that completes a pair: nothing sees it. */

@@ -63,32 +63,6 @@ ATTN_INLINE void pool_zero(int keys, int nv, vf32 c[QK_KEYS][POOL_NV]) {
     }
 }
 
-/* Whether some score exceeds m + ATTN_RESCALE in its lane. */
-ATTN_INLINE int pool_moves(int nv, vf32 c[QK_KEYS][POOL_NV], const float *m) {
-    const vf32 lowest = v_set1(-FLT_MAX);
-    vmask moves = v_lt(lowest, lowest);
-    ATTN_UNROLL for (int v = 0; v < nv; v++) {
-        vf32 x = lowest;
-        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) x = v_max(x, c[i][v]);
-        moves = v_or(moves, v_lt(v_add(v_load(m + v * VF32_N), v_set1(ATTN_RESCALE)), x));
-    }
-    return v_any(moves);
-}
-
-enum { POOL_STEPS = ATTN_KEY_TILE / QK_KEYS };
-
-/* l += the sum of the steps' trees. */
-static void pool_sum_steps(const struct pool_block *b, float sum[POOL_STEPS][POOL_NV * VF32_N], float *l) {
-    for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
-        vf32 s[POOL_STEPS];
-        ATTN_UNROLL for (int i = 0; i < POOL_STEPS; i++) s[i] = v_load(sum[i] + lane);
-        ATTN_UNROLL for (int step = 1; step < POOL_STEPS; step *= 2) {
-            ATTN_UNROLL for (int i = 0; i < POOL_STEPS; i += 2 * step) s[i] = v_add(s[i], s[i + step]);
-        }
-        v_store(l + lane, v_add(v_load(l + lane), s[0]));
-    }
-}
-
 /* One function a number of vectors. */
 #define POOL_DISPATCH(nv, result, name, ...)      \
     switch (nv) {                                 \

@@ -5,7 +5,8 @@
  * pool_products(b, u, j, n, s)        scores of n keys from j on, within a tile, for the vectors u, to rows of s
  * pool_tile_scores(b, row)            where they stand of the tile whose probabilities are to stand in row `row` of p
  * pool_keep(b, row, g, lane, s, e)    probabilities e of keys 4 g to 4 g + 3 of that tile to p; s: their scores' place
- * pool_tile(b, waiting, j, m, l, row), pool_settle()    all that of a tile that all rows see whole (pool_tile.h)
+ * pool_tiles(b, j, n, m, l, row)      all that of n tiles that all rows see whole; returns how many before one that moves a
+ *                                     row's maximum, which goes the long way: nothing but p has changed of it and behind it
  * pool_pv(b, u, hides, j, n, row, o)  P V of n keys from j on
  * pool_keys_begin(b, from)            a section begins
  * pool_exp2(x)                        of probabilities
@@ -65,25 +66,53 @@ static void pool_scores(const struct pool_block *b, struct pool_vectors u, size_
     pool_hide(b, u, j0, skip + n, first, s);
 }
 
+/* How many tiles from j0 on, behind which row `row` of p begins, all rows see whole; they are gathered, where that is needed. */
+static size_t pool_whole(const struct pool_block *b, const struct pool_range *r, size_t j0, size_t hi,
+                         size_t row) {
+    size_t n = 0;
+    do {
+        if (b->gather) pool_gather_tile(b->gather, j0);
+        j0 += ATTN_KEY_TILE;
+        row += ATTN_KEY_TILE;
+        n++;
+    } while (row < POOL_KEYS && j0 + ATTN_KEY_TILE <= hi && pool_sight(b->t, r, 0, j0) == SIGHT_ALL);
+    return n;
+}
+
+/* A tile that some row does not see whole, or that may move a row's maximum: keys [j, end) of the one at j0, which is row
+ * `row` of p. */
+static void pool_one(const struct pool_block *b, struct pool_state *st, struct pool_pending *w, int hides,
+                     size_t base, size_t j0, size_t j, size_t end, size_t row) {
+    const struct pool_vectors u = w->rows;
+    float *s = pool_tile_scores(b, row);
+    if (!u.n) return;
+    if (b->gather) pool_gather_tile(b->gather, j0);
+    pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
+    for (size_t v = 0; v < (size_t)u.n; v++) {
+        const size_t lane = ((size_t)u.first + v) * VF32_N;
+        vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
+        for (size_t i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + i * b->lanes + lane));
+        if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(st->m + lane), v_set1(ATTN_RESCALE)), x)))) {
+            pool_flush(b, w, j, st->o);
+            pool_rescale(b, st, lane, x);
+        }
+        pool_softmax(b, st, lane, hides, row, s);
+    }
+}
+
 /* Goes on with the state by keys [lo, hi), some of which a row may see: all that the block sees of a section. The chunk
  * begins at key `base` and the block sees it from key `first` on. */
 static void pool_section(struct pool_block *b, const struct pool_range *r, size_t base, size_t first,
                          size_t lo, size_t hi, struct pool_state *st) {
     const struct attn_pool_task *t = b->t;
-    const size_t lanes = b->lanes;
-    const int shapes = sight_shapes(t);
-
+    const int runs = t->score == ATTN_SCORE_DOT && !sight_shapes(t);
     struct pool_pending pending = {.from = lo, .to = lo, .row = lo % ATTN_KEY_TILE};
-    pool_waiting waiting = NULL;
-    size_t row = 0; /* of p, for the tile */
-    for (size_t j0 = lo - lo % ATTN_KEY_TILE; j0 < hi; j0 += ATTN_KEY_TILE, row += ATTN_KEY_TILE) {
-        const size_t j = attn_max(j0, lo), end = attn_min(j0 + ATTN_KEY_TILE, hi);
+    size_t j0 = lo - lo % ATTN_KEY_TILE, row = 0; /* of p, for the tile at j0 */
+    while (j0 < hi) {
         const enum sight sight = pool_sight(t, r, 0, j0);
         const int hides = sight != SIGHT_ALL;
         const struct pool_vectors u = pool_seeing(b, sight, j0);
-        const int whole = !hides && j > first && t->score == ATTN_SCORE_DOT &&
-                          !shapes; /* the first tile always moves the maximum */
-        if (!whole || row == POOL_KEYS) pool_settle(b, &waiting, st->m, st->l);
+        size_t j = attn_max(j0, lo);
         if ((POOL_APART && hides != pending.hides) || u.first != pending.rows.first ||
             u.n != pending.rows.n || row == POOL_KEYS) {
             pool_flush(b, &pending, j, st->o);
@@ -92,22 +121,17 @@ static void pool_section(struct pool_block *b, const struct pool_range *r, size_
                 (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
         }
         pending.hides |= hides;
-        float *s = pool_tile_scores(b, row);
-        if (b->gather && u.n) pool_gather_tile(b->gather, j0);
-        if (whole && pool_tile(b, &waiting, j0, st->m, st->l, row)) continue;
-        if (u.n) pool_scores(b, u, j0, j, end - j, hides, (float)(j0 - base), s);
-        for (size_t v = 0; v < (size_t)u.n; v++) {
-            const size_t lane = ((size_t)u.first + v) * VF32_N;
-            vf32 x = v_set1(hides ? -INFINITY : -FLT_MAX);
-            for (size_t i = 0; i < ATTN_KEY_TILE; i++) x = v_max(x, v_load(s + i * lanes + lane));
-            if (ATTN_UNLIKELY(v_any(v_lt(v_add(v_load(st->m + lane), v_set1(ATTN_RESCALE)), x)))) {
-                pool_flush(b, &pending, j, st->o);
-                pool_rescale(b, st, lane, x);
-            }
-            pool_softmax(b, st, lane, hides, row, s);
+        if (runs && !hides && j > first) { /* a row's first tile moves its maximum */
+            const size_t n = pool_whole(b, r, j0, hi, row), done = pool_tiles(b, j0, n, st->m, st->l, row);
+            j0 += done * ATTN_KEY_TILE;
+            row += done * ATTN_KEY_TILE;
+            if (done == n) continue;
+            j = j0;
         }
+        pool_one(b, st, &pending, hides, base, j0, j, attn_min(j0 + ATTN_KEY_TILE, hi), row);
+        j0 += ATTN_KEY_TILE;
+        row += ATTN_KEY_TILE;
     }
-    pool_settle(b, &waiting, st->m, st->l);
     pool_flush(b, &pending, hi, st->o);
 }
 

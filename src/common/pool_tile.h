@@ -96,6 +96,32 @@ ATTN_INLINE void pool_pv_nv(const struct pool_block *b, int nv, int hides, size_
 #undef POOL_COLS_STEP
 }
 
+/* Whether some score exceeds m + ATTN_RESCALE in its lane. */
+ATTN_INLINE int pool_moves(int nv, vf32 c[QK_KEYS][POOL_NV], const float *m) {
+    const vf32 lowest = v_set1(-FLT_MAX);
+    vmask moves = v_lt(lowest, lowest);
+    ATTN_UNROLL for (int v = 0; v < nv; v++) {
+        vf32 x = lowest;
+        ATTN_UNROLL for (int i = 0; i < QK_KEYS; i++) x = v_max(x, c[i][v]);
+        moves = v_or(moves, v_lt(v_add(v_load(m + v * VF32_N), v_set1(ATTN_RESCALE)), x));
+    }
+    return v_any(moves);
+}
+
+enum { POOL_STEPS = ATTN_KEY_TILE / QK_KEYS };
+
+/* l += the sum of the steps' trees. */
+static void pool_sum_steps(const struct pool_block *b, float sum[POOL_STEPS][POOL_NV * VF32_N], float *l) {
+    for (size_t lane = 0; lane < b->lanes; lane += VF32_N) {
+        vf32 s[POOL_STEPS];
+        ATTN_UNROLL for (int i = 0; i < POOL_STEPS; i++) s[i] = v_load(sum[i] + lane);
+        ATTN_UNROLL for (int step = 1; step < POOL_STEPS; step *= 2) {
+            ATTN_UNROLL for (int i = 0; i < POOL_STEPS; i += 2 * step) s[i] = v_add(s[i], s[i + step]);
+        }
+        v_store(l + lane, v_add(v_load(l + lane), s[0]));
+    }
+}
+
 /* p = exp2(max(s, -FLT_MAX) - m) in place, for one key's scores. */
 ATTN_INLINE void pool_exp_key(int nv, const float *m, float *s) {
     ATTN_UNROLL for (int v = 0; v < nv; v++) {
@@ -237,6 +263,16 @@ static int pool_tile(const struct pool_block *b, pool_waiting *w, size_t j, cons
     }
     if (!POOL_PIPELINE) pool_sum_steps(b, sum, l);
     return 1;
+}
+
+static size_t pool_tiles(const struct pool_block *b, size_t j, size_t n, const float *m, float *l,
+                         size_t row) {
+    pool_waiting waiting = NULL;
+    size_t done = 0;
+    for (; done < n; done++, j += ATTN_KEY_TILE, row += ATTN_KEY_TILE)
+        if (!pool_tile(b, &waiting, j, m, l, row)) break;
+    pool_settle(b, &waiting, m, l);
+    return done;
 }
 
 /* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows; their probabilities stand in p from row `row` on. */

@@ -126,7 +126,7 @@ static void within_bounds(const struct problem *p) {
             const float *v = p->v + h / (p->n_head / p->n_head_kv) * p->n_kv * p->d_v;
             const float *out = p->out + (h * p->n_q + i) * p->d_v;
             const double lse = r.most + log(r.sum), got = (double)p->lse[h * p->n_q + i];
-            ck_assert_msg(fabs(got - lse) <= r.off * 1.01 + 0x1p-18 + 0x1p-20 * (1 + fabs(lse)),
+            ck_assert_msg(fabs(got - lse) <= r.off * 1.01 + 0x1p-20 + 0x1p-20 * (1 + fabs(lse)),
                           "%s: head %zu row %zu: lse %g, not %g +- %g", harness_case_text(), h, i, got, lse,
                           r.off);
             for (size_t c = 0; c < p->d_v; c++) {
