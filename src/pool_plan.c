@@ -3,7 +3,7 @@
 #include "order.h"
 #include "size.h"
 
-enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, SHARING_CORES = 64, PAGE_BYTES = 4096, PAGE_ROWS = 32 };
+enum { ENOUGH_TASKS = 128, FEWEST_TASKS = 16, PAGE_BYTES = 4096, PAGE_ROWS = 32 };
 
 size_t attn_pool_plan_blocks(const struct attn_pool_plan *plan, const struct attn_sequence *q) {
     return attn_ceil_div(q->rows * plan->group, plan->block_rows);
@@ -111,14 +111,14 @@ size_t attn_pool_plan_locate(const struct attn_pool_plan *plan, size_t index, si
 }
 
 /*
- * How many blocks a task takes: as many as make SHARING_CORES cores take at most a quarter longer than tasks of one block
- * would (by the number of blocks that one of them has to do). Returns 0 on overflow.
+ * How many blocks a task takes: as many as make the workers take at most a quarter longer than tasks of one block would (by
+ * the number of blocks that one of them has to do). Returns 0 on overflow.
  */
-static int share_keys(struct attn_pool_plan *plan, size_t blocks) {
-    const size_t alone = attn_ceil_div(plan->total.tasks, SHARING_CORES);
+static int share_keys(struct attn_pool_plan *plan, size_t blocks, size_t workers) {
+    const size_t alone = attn_ceil_div(plan->total.tasks, workers);
     for (plan->each = attn_min(blocks, plan->backend->pool_blocks); plan->each > 1; plan->each--) {
         if (!attn_pool_plan_count(plan, NULL)) return 0;
-        const size_t most = attn_ceil_div(plan->total.tasks, SHARING_CORES) * plan->each;
+        const size_t most = attn_ceil_div(plan->total.tasks, workers) * plan->each;
         if (most <= alone + alone / 4) return 1;
     }
     return attn_pool_plan_count(plan, NULL);
@@ -155,7 +155,7 @@ attn_status attn_pool_plan_make(attn_context *c, const struct attn_pooling_probl
     fits = fits && attn_pool_plan_count(plan, NULL);
     const int gathered = gathers(p);
     const size_t blocks = gathered ? attn_max(1, attn_ceil_div(most_rows, plan->block_rows)) : 1;
-    if (blocks > 1) fits = fits && share_keys(plan, blocks);
+    if (blocks > 1) fits = fits && share_keys(plan, blocks, c->executor.n_workers);
     if (!fits) return attn_fail(c, ATTN_ERROR_OVERFLOW, "q: its tasks are more than fit a size");
 
     const size_t lanes = (plan->block_rows + ATTN_PANEL_UNIT - 1) / ATTN_PANEL_UNIT * ATTN_PANEL_UNIT;

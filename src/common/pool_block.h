@@ -17,6 +17,15 @@ struct pool_vectors {
     int first, n;
 };
 
+/* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */
+struct pool_pending {
+    size_t from, to, row;
+    int hides; /* some row of the vectors does not see some of these keys */
+    int sees;  /* the first vector that sees the last ones */
+    struct pool_vectors rows;
+    size_t stop[POOL_NV]; /* behind the last key of each: ascending */
+};
+
 /* Keys and values of a section, where they lie or gathered: key j is row j - from of each. Rows in bytes. */
 struct pool_keys {
     size_t from;

@@ -70,6 +70,9 @@ static void pool_chunk(struct pool_work *w, size_t n, size_t chunk, size_t secti
             const size_t j = attn_max(from, span[i].lo), end = attn_min(from + section, span[i].hi);
             if (j >= end) continue;
             pool_keys_begin(&w[i].b, from);
+            if (end == w[i].range.hi && w[i].t.out)
+                pool_ask_rows(&w[i].t, w[i].t.out_type, w[i].t.out, w[i].t.out_row, w[i].t.out_head,
+                              w[i].t.d_v);
             pool_section(&w[i].b, &w[i].range, base, span[i].lo, j, end, st[i]);
         }
     for (size_t i = 0; i < n; i++)
@@ -109,6 +112,7 @@ static void pool_body(const struct attn_pool_task *t, struct pool_works *all) {
         w[i].t = pool_block_task(t, i, ROWS);
         w[i].b =
             (struct pool_block){.p = p, .s = p + (size_t)POOL_KEYS / 2 * ROWS, .bias = bias, .gather = g};
+        pool_ask_rows(&w[i].t, t->q_type, w[i].t.q, t->q_row, t->q_head, t->d_k);
         pool_work_begin(&w[i], &at);
         if (w[i].range.lo >= w[i].range.hi) {
             if (!t->part) pool_chunk_begin(&w[i].b, &(struct pool_span){0}, 1, &w[i].all);

@@ -7,30 +7,35 @@
  * pool_keep(b, row, g, lane, s, e)    probabilities e of keys 4 g to 4 g + 3 of that tile to p; s: their scores' place
  * pool_tiles(b, j, n, m, l, row)      all that of n tiles that all rows see whole; returns how many before one that moves a
  *                                     row's maximum, which goes the long way: nothing but p has changed of it and behind it
- * pool_pv(b, u, hides, j, n, row, o)  P V of n keys from j on
+ * pool_pv(b, w, o)                    P V of what is pending
  * pool_keys_begin(b, from)            a section begins
  * pool_exp2(x)                        of probabilities
  * POOL_APART                          P V of keys that some row does not see is a pass of its own
+ * POOL_STAIRS                         P V of vectors that see less than those behind them is one pass with these
  */
 #ifndef ATTN_POOL_CHUNK_H
 #define ATTN_POOL_CHUNK_H
 
 #include "pool_hide.h"
 
-/* What waits for P V: keys [from, to), whose probabilities stand in p from row `row` on. */
-struct pool_pending {
-    size_t from, to, row;
-    int hides; /* some row of the vectors does not see some of these keys */
-    struct pool_vectors rows;
-};
-
 /* P V of what is pending up to key j; what follows starts there. */
 static void pool_flush(const struct pool_block *b, struct pool_pending *w, size_t j, float *o) {
     w->to = j;
     if (w->to <= w->from || !w->rows.n) return;
-    pool_pv(b, w->rows, w->hides, w->from, w->to - w->from, w->row, o);
+    for (int v = w->sees; v < w->rows.first + w->rows.n; v++) w->stop[v] = j;
+    pool_pv(b, w, o);
     w->row += w->to - w->from;
     w->from = w->to;
+    w->rows = (struct pool_vectors){w->sees, w->rows.first + w->rows.n - w->sees};
+}
+
+/* Whether the vectors u take what is pending on from key j: all that see it, or, on the last of its stairs, fewer. */
+static int pool_goes_on(struct pool_pending *w, struct pool_vectors u, size_t j) {
+    if (!u.n || u.first + u.n != w->rows.first + w->rows.n || u.first < w->sees ||
+        (!POOL_STAIRS && u.first != w->sees))
+        return 0;
+    for (; w->sees < u.first; w->sees++) w->stop[w->sees] = j;
+    return 1;
 }
 
 /* Scores to probabilities, and their sum to l. */
@@ -83,7 +88,7 @@ static size_t pool_whole(const struct pool_block *b, const struct pool_range *r,
  * `row` of p. */
 static void pool_one(const struct pool_block *b, struct pool_state *st, struct pool_pending *w, int hides,
                      size_t base, size_t j0, size_t j, size_t end, size_t row) {
-    const struct pool_vectors u = w->rows;
+    const struct pool_vectors u = {w->sees, w->rows.first + w->rows.n - w->sees};
     float *s = pool_tile_scores(b, row);
     if (!u.n) return;
     if (b->gather) pool_gather_tile(b->gather, j0);
@@ -113,12 +118,11 @@ static void pool_section(struct pool_block *b, const struct pool_range *r, size_
         const int hides = sight != SIGHT_ALL;
         const struct pool_vectors u = pool_seeing(b, sight, j0);
         size_t j = attn_max(j0, lo);
-        if ((POOL_APART && hides != pending.hides) || u.first != pending.rows.first ||
-            u.n != pending.rows.n || row == POOL_KEYS) {
+        if ((POOL_APART && hides != pending.hides) || row == POOL_KEYS || !pool_goes_on(&pending, u, j)) {
             pool_flush(b, &pending, j, st->o);
             if (row == POOL_KEYS) row = 0;
-            pending =
-                (struct pool_pending){.from = j, .to = j, .row = row + (j - j0), .hides = hides, .rows = u};
+            pending = (struct pool_pending){
+                .from = j, .to = j, .row = row + (j - j0), .hides = hides, .sees = u.first, .rows = u};
         }
         pending.hides |= hides;
         if (runs && !hides && j > first) { /* a row's first tile moves its maximum */

@@ -5,7 +5,7 @@
 #include "pool_additive.h"
 #include "pool_tile.h"
 
-enum { POOL_APART = 1 };
+enum { POOL_APART = 1, POOL_STAIRS = 0 };
 
 /* Of keys from `from` on, whose section is as long as the caller says: they are where b->keys says from now on. */
 static void pool_keys_begin(struct pool_block *b, size_t from) {

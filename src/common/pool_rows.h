@@ -26,6 +26,16 @@ ATTN_INLINE void *pool_to(const struct attn_pool_task *t, ptrdiff_t elements) {
     return (char *)t->out + elements * (t->out_type == ATTN_F32 ? 4 : 2);
 }
 
+/* Asks for n elements of each row, from base on. */
+static void pool_ask_rows(const struct attn_pool_task *t, attn_dtype type, const void *base,
+                          ptrdiff_t per_query, ptrdiff_t per_head, size_t n) {
+    const size_t bytes = n * (type == ATTN_F32 ? 4 : 2);
+    for (size_t row = 0; row < t->n_rows; row++) {
+        const char *p = pool_from(type, base, pool_offset(t, row, per_query, per_head));
+        for (size_t at = 0; at < bytes; at += 64) ATTN_PREFETCH_L1(p + at);
+    }
+}
+
 /* Block `block` of `rows` rows each as a task of its own. */
 static struct attn_pool_task pool_block_task(const struct attn_pool_task *t, size_t block, size_t rows) {
     static const ptrdiff_t mask_bytes[] = {

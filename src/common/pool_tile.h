@@ -275,17 +275,15 @@ static size_t pool_tiles(const struct pool_block *b, size_t j, size_t n, const f
     return done;
 }
 
-/* P V of keys [j, j + n), n <= POOL_KEYS, for the vectors u of rows; their probabilities stand in p from row `row` on. */
-static void pool_pv(const struct pool_block *b, struct pool_vectors u, int hides, size_t j, size_t n,
-                    size_t row, float *o) {
+static void pool_pv(const struct pool_block *b, const struct pool_pending *w, float *o) {
     const ptrdiff_t v_row = pool_v_row(b);
-    const float *v = pool_value(b, j), *p = b->p + row * b->lanes;
-    if (b->gather) pool_gather_values(b->gather, j, n);
-    const size_t at = (size_t)u.first * VF32_N;
-    if (hides)
-        POOL_DISPATCH(u.n, , pool_pv_hiding, b, at, v, v_row, n, p, o)
+    const float *v = pool_value(b, w->from), *p = b->p + w->row * b->lanes;
+    const size_t at = (size_t)w->rows.first * VF32_N, n = w->to - w->from;
+    if (b->gather) pool_gather_values(b->gather, w->from, n);
+    if (w->hides)
+        POOL_DISPATCH(w->rows.n, , pool_pv_hiding, b, at, v, v_row, n, p, o)
     else
-        POOL_DISPATCH(u.n, , pool_pv, b, at, v, v_row, n, p, o)
+        POOL_DISPATCH(w->rows.n, , pool_pv, b, at, v, v_row, n, p, o)
 }
 
 #endif
