@@ -61,10 +61,11 @@ static int same_rows(const struct attn_linear_call *a, const struct attn_linear_
     return a->x->data == b->x->data && a->w->dtype == b->w->dtype;
 }
 
-/* The call before i whose prepared rows it can have; i: none. */
-static size_t shares_with(const struct attn_linear_call *calls, size_t i) {
+/* The call before i whose prepared rows it can have (or that, as i, has none); i: none. */
+static size_t shares_with(const attn_context *c, const struct attn_linear_call *calls, size_t i) {
+    const size_t row = attn_linear_prepared_row(c, &calls[i]);
     for (size_t k = 0; k < i; k++)
-        if (same_rows(&calls[k], &calls[i])) return k;
+        if (same_rows(&calls[k], &calls[i]) && attn_linear_prepared_row(c, &calls[k]) == row) return k;
     return i;
 }
 
@@ -72,7 +73,7 @@ static size_t shares_with(const struct attn_linear_call *calls, size_t i) {
 static size_t bytes_of(const attn_context *c, const struct attn_linear_call *calls, size_t n) {
     size_t sum = 0, bytes;
     for (size_t i = 0; i < n; i++) {
-        if (shares_with(calls, i) < i) continue;
+        if (shares_with(c, calls, i) < i) continue;
         if (__builtin_mul_overflow(attn_linear_rows(&calls[i]), attn_linear_prepared_row(c, &calls[i]),
                                    &bytes) ||
             __builtin_add_overflow(sum, bytes, &sum))
@@ -86,7 +87,7 @@ static void run_calls(attn_context *c, const struct attn_linear_call *calls, siz
     const char *prepared[ATTN_LINEAR_CALLS];
     char *at = c->prepared;
     for (size_t i = 0; i < n; i++) {
-        const size_t row = attn_linear_prepared_row(c, &calls[i]), shared = shares_with(calls, i);
+        const size_t row = attn_linear_prepared_row(c, &calls[i]), shared = shares_with(c, calls, i);
         struct job j = {.context = c,
                         .x = calls[i].x,
                         .weights = (attn_dtype)calls[i].w->dtype,
