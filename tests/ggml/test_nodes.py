@@ -111,8 +111,9 @@ class Products(unittest.TestCase):
             PLUGIN.set(held[1], raw)
             keep.append(held)
             nodes.append((20 + i, C.ggml_mul_mat(memory.context, held[1], t_x)))
-            alone.append(PLUGIN.node(lambda c, t, w=held[1]: C.ggml_mul_mat(c, w, t["x"]), held, (m, 20 + i),
-                                     x=(TYPE_F32, (k, m), x))[0]().copy())
+            call, _ = PLUGIN.node(lambda c, t, w=held[1]: C.ggml_mul_mat(c, w, t["x"]), held, (m, 20 + i),
+                                  x=(TYPE_F32, (k, m), x))
+            alone.append(call().copy())  # what it returns lives as long as the call
         memory.allocate(PLUGIN.plain)
         PLUGIN.set(t_x, x)
         graph = C.ggml_new_graph(memory.context)
